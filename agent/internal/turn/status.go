@@ -1,0 +1,63 @@
+package turn
+
+import (
+	"maps"
+	"time"
+
+	"github.com/keyturn/keyturn/agent/internal/secret"
+	"github.com/keyturn/keyturn/agent/internal/source"
+)
+
+// Status is a Loop's state at one moment. It says nothing of any value.
+type Status struct {
+	// Outage is what the store as a whole fails with, nil while it answers.
+	Outage *source.Error
+	// Failures counts failed reads by kind since the start.
+	Failures map[source.Kind]uint64
+	// Files are in the order of Config.Secrets.
+	Files []FileStatus
+}
+
+// FileStatus is the state of one rendered file. Zero times mean: not yet.
+type FileStatus struct {
+	File string
+	Ref  secret.Ref
+	// Stored is the version that the store held at the last read; Published the one that is in the file.
+	Stored, Published secret.Version
+	// Rendered says that the file stands, with a good value.
+	Rendered bool
+	// Identity names the file as it was rendered last.
+	Identity secret.Identity
+	// Renders counts the times that the file was written.
+	Renders uint64
+	// Changed is when the file last got other bytes; Read when the store last answered; Next when it will be asked again.
+	Changed, Read, Next time.Time
+	// Kind and Reason say why the file waits or is stale; both are empty while it is in step with the store.
+	Kind   source.Kind
+	Reason string
+}
+
+// Status returns the state as it is now. It never blocks on the store, the gate or the sink.
+func (l *Loop) Status() Status {
+	s := Status{Outage: l.store.failure(), Files: make([]FileStatus, len(l.files))}
+	l.store.mu.Lock()
+	s.Failures = maps.Clone(l.store.failures)
+	l.store.mu.Unlock()
+	for i, f := range l.files {
+		s.Files[i] = f.snapshot(s.Outage)
+	}
+	return s
+}
+
+func (f *file) snapshot(outage *source.Error) FileStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.status
+	s.Kind, s.Reason = f.problem.kind, f.problem.reason
+	if outage != nil {
+		s.Kind, s.Reason = outage.Kind, outage.Reason
+	} else if s.Reason == "" && !s.Rendered {
+		s.Reason = "the store was not read yet"
+	}
+	return s
+}

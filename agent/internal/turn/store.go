@@ -1,0 +1,183 @@
+package turn
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/keyturn/keyturn/agent/internal/source"
+)
+
+const (
+	// readers bounds the reads that run at once, at the start and after an outage too.
+	readers = 16
+	// In an outage the store is probed after a time between these two: twice a second at the very most, and with enough
+	// spread that a fleet of agents doesn't arrive as one.
+	minProbe, maxProbe = 500 * time.Millisecond, 2 * time.Second
+)
+
+// store stands between all paths and the source. It bounds the concurrent reads, and while the store as a whole fails it
+// lets a single probe through: whoever failed first goes on trying, everybody else waits for that one.
+type store struct {
+	source source.Source
+	log    *slog.Logger
+	slots  chan struct{}
+
+	mu       sync.Mutex
+	outage   *outage // nil while the store answers
+	failures map[source.Kind]uint64
+}
+
+type outage struct {
+	since time.Time
+	err   *source.Error
+	over  chan struct{}
+}
+
+func newStore(s source.Source, log *slog.Logger) *store {
+	return &store{source: s, log: log, slots: make(chan struct{}, readers), failures: map[source.Kind]uint64{}}
+}
+
+// fetch reads path, waiting through an outage of the store. It calls idle now and then while it waits. Its error is about
+// this path alone, or ctx's.
+func (s *store) fetch(ctx context.Context, path string, idle func()) (*source.Record, error) {
+	for {
+		if err := s.waitUntilUp(ctx, idle); err != nil {
+			return nil, err
+		}
+		record, err := s.read(ctx, path)
+		down, first := s.down(err)
+		if !down {
+			return record, err
+		}
+		if first {
+			return s.probe(ctx, path, idle)
+		}
+	}
+}
+
+func (s *store) read(ctx context.Context, path string) (*source.Record, error) {
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-s.slots }()
+	return s.source.Fetch(ctx, path)
+}
+
+// probe retries path until the answer is no longer about the store, and so ends the outage for all.
+func (s *store) probe(ctx context.Context, path string, idle func()) (*source.Record, error) {
+	for {
+		pause(ctx, s.untilProbe())
+		if ctx.Err() != nil {
+			s.up(ctx.Err())
+			return nil, ctx.Err()
+		}
+		idle()
+		record, err := s.source.Fetch(ctx, path)
+		if down, _ := s.down(err); !down {
+			s.up(ctx.Err())
+			return record, err
+		}
+	}
+}
+
+// untilProbe returns the wait before the next probe: full jitter, and never before the store allows it.
+func (s *store) untilProbe() time.Duration {
+	spread := minProbe + rand.N(maxProbe-minProbe)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(spread, s.outage.err.RetryAfter)
+}
+
+func (s *store) waitUntilUp(ctx context.Context, idle func()) error {
+	for {
+		s.mu.Lock()
+		outage := s.outage
+		s.mu.Unlock()
+		if outage == nil {
+			return ctx.Err()
+		}
+		t := time.NewTimer(jitter(maxProbe))
+		select {
+		case <-outage.over:
+		case <-t.C:
+			idle()
+		case <-ctx.Done():
+		}
+		t.Stop()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// down counts err, and reports whether it says that the store as a whole fails, and whether this is the first to find out.
+func (s *store) down(err error) (down, first bool) {
+	e, ok := errors.AsType[*source.Error](err)
+	if !ok {
+		return false, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failures[e.Kind]++
+	if !e.Kind.StoreWide() {
+		return false, false
+	}
+	first = s.outage == nil
+	if first {
+		s.outage = &outage{since: time.Now(), err: e, over: make(chan struct{})}
+	}
+	if first || s.outage.err.Kind != e.Kind || s.outage.err.Reason != e.Reason {
+		s.log.Warn("the store fails; what was rendered stays in force", "kind", e.Kind, "reason", e.Reason)
+	}
+	s.outage.err = e
+	return true, first
+}
+
+// up ends the outage. An agent that is stopping says nothing of it.
+func (s *store) up(stopping error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if stopping == nil {
+		s.log.Info("the store answers again", "after", time.Since(s.outage.since).Round(time.Millisecond).String())
+	}
+	close(s.outage.over)
+	s.outage = nil
+}
+
+// failure returns what the store fails with at present, or nil.
+func (s *store) failure() *source.Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.outage == nil {
+		return nil
+	}
+	return s.outage.err
+}
+
+// keep keeps the source's access alive until ctx ends. Its failures don't stop the reads: the access may still hold.
+func (s *store) keep(ctx context.Context, keeper source.Keeper) {
+	reason := ""
+	for ctx.Err() == nil {
+		if s.waitUntilUp(ctx, func() {}) != nil {
+			return
+		}
+		next, err := keeper.Keep(ctx)
+		if err != nil && ctx.Err() == nil {
+			next = minProbe + rand.N(maxProbe-minProbe)
+			if r := err.Error(); r != reason {
+				reason = r
+				s.log.Warn("the access to the store can't be renewed", "reason", r)
+			}
+		} else if err == nil && reason != "" {
+			reason = ""
+			s.log.Info("the access to the store is renewed")
+		}
+		pause(ctx, next)
+	}
+}
