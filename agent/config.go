@@ -17,6 +17,7 @@ import (
 	"github.com/agnivade/levenshtein"
 	"github.com/kelseyhightower/envconfig"
 
+	"github.com/keyturn/keyturn/agent/internal/gate"
 	"github.com/keyturn/keyturn/agent/internal/secret"
 	"github.com/keyturn/keyturn/agent/internal/source/vault"
 	"github.com/keyturn/keyturn/agent/internal/turn"
@@ -37,13 +38,17 @@ type variables struct {
 	PollInterval string `split_words:"true" default:"15s" desc:"mean time between two reads of a secret"`
 	Listen       string `default:"127.0.0.1:9180" desc:"where /livez /readyz /metrics answer"`
 	RequireTmpfs string `split_words:"true" default:"true" desc:"refuse to write a key to a disk"`
+	Validate     string `default:"gemini-api-key" desc:"files whose new value Gemini must accept first, or off"`
+	AllowHTTP    string `split_words:"true" default:"false" desc:"allow plain http to a Gemini endpoint that is not loopback"`
 	OnExit       string `split_words:"true" default:"wipe" desc:"wipe or keep the files on SIGTERM"`
 	LogLevel     string `split_words:"true" default:"info" desc:"debug, info, warn or error"`
 	LogFormat    string `split_words:"true" default:"json" desc:"json or text"`
 }
 
-// vaultVariables are the ones of Vault's own that the agent looks at itself; vault/api reads all of them.
-type vaultVariables struct {
+// unprefixed are variables that others named. Vault's are read by vault/api, all of them; the agent looks at these as well.
+type unprefixed struct {
+	GoogleGeminiBaseURL string `envconfig:"GOOGLE_GEMINI_BASE_URL" default:"https://generativelanguage.googleapis.com" desc:"where new keys are proven"`
+
 	VaultToken      string `split_words:"true" desc:"the token, for token; AGENT_TOKEN_FILE is safer"`
 	VaultSkipVerify string `split_words:"true" desc:"true: don't check Vault's certificate; a gauge tells"`
 	VaultWrapTTL    string `split_words:"true" desc:"refused: it would wrap every answer"`
@@ -58,6 +63,8 @@ type Config struct {
 	SkipVerify bool
 	Poll       time.Duration
 	Listen     string
+	Validate   []string
+	Gemini     *gate.Gemini
 	KeepOnExit bool
 	LogLevel   slog.Level
 	LogText    bool
@@ -68,11 +75,13 @@ const prefix = "AGENT"
 // load reads the environment. It returns the notes that are worth a log line, or all problems as one error.
 func load(environ []string) (Config, []string, error) {
 	var v variables
-	var own vaultVariables
+	var own unprefixed
 	if err := errors.Join(envconfig.Process(prefix, &v), envconfig.Process("", &own)); err != nil {
 		return Config{}, nil, err
 	}
+	explicit := v.Validate != ""
 	fillDefaults(&v)
+	fillDefaults(&own)
 	p := &problems{}
 	notes := p.unknown(environ)
 
@@ -87,6 +96,11 @@ func load(environ []string) (Config, []string, error) {
 		KeepOnExit: p.oneOf("AGENT_ON_EXIT", v.OnExit, "wipe", "keep") == "keep",
 		LogText:    p.oneOf("AGENT_LOG_FORMAT", v.LogFormat, "json", "text") == "text",
 	}
+	c.Validate = p.validate("AGENT_VALIDATE", v.Validate, c.Secrets, explicit)
+	var err error
+	if c.Gemini, err = gate.NewGemini(own.GoogleGeminiBaseURL, p.boolean("AGENT_ALLOW_HTTP", v.AllowHTTP)); err != nil {
+		p.say("GOOGLE_GEMINI_BASE_URL", err.Error())
+	}
 	if !filepath.IsAbs(v.Dir) {
 		p.say("AGENT_DIR", "is not an absolute path: start it with /")
 	}
@@ -100,12 +114,12 @@ func load(environ []string) (Config, []string, error) {
 		notes = append(notes, "VAULT_SKIP_VERIFY: Vault's certificate is not checked, so anybody on the way can read the secrets; set VAULT_CACERT instead")
 	}
 	if c.Vault.Token != "" {
-		notes = append(notes, "VAULT_TOKEN: the environment is readable by others and never renewed; put the token into AGENT_TOKEN_FILE instead")
+		notes = append(notes, "VAULT_TOKEN: the environment can be read by others and is the same at every login; put the token into AGENT_TOKEN_FILE instead")
 	}
 	return c, notes, p.err()
 }
 
-func (p *problems) vault(v variables, own vaultVariables) vault.Config {
+func (p *problems) vault(v variables, own unprefixed) vault.Config {
 	c := vault.Config{
 		Auth:         vault.Method(p.oneOf("AGENT_AUTH", v.Auth, "token", "approle", "kubernetes", "jwt", "cert")),
 		AuthMount:    strings.Trim(v.AuthMount, "/"),
@@ -203,6 +217,24 @@ func (p *problems) secrets(name, value string) []turn.Secret {
 	return all
 }
 
+// validate returns the files to prove. The default names one that other secrets needn't have.
+func (p *problems) validate(name, value string, secrets []turn.Secret, explicit bool) []string {
+	if value == "off" {
+		return nil
+	}
+	var files []string
+	for _, file := range strings.Split(value, ",") {
+		file = strings.TrimSpace(file)
+		switch {
+		case slices.ContainsFunc(secrets, func(s turn.Secret) bool { return s.File == file }):
+			files = append(files, file)
+		case explicit:
+			p.say(name, "names a file that AGENT_SECRETS doesn't: name one of its files, or off")
+		}
+	}
+	return files
+}
+
 // unknown refuses variables with our prefix that are within two letters of one we know, and returns notes on the others:
 // platforms inject variables of their own, AGENT_NAME or AGENT_SERVICE_HOST for instance.
 func (p *problems) unknown(environ []string) []string {
@@ -232,7 +264,8 @@ func names() []string {
 	return strings.Fields(b.String())
 }
 
-func fillDefaults(v *variables) {
+// fillDefaults sets what is unset or empty in the struct that v points to.
+func fillDefaults(v any) {
 	fields := reflect.ValueOf(v).Elem()
 	for i := range fields.NumField() {
 		if fields.Field(i).String() == "" {
@@ -246,7 +279,7 @@ func usage(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	const rows = "{{range .}}  {{usage_key .}}\t{{usage_description .}}{{if usage_default .}} [{{usage_default .}}]{{end}}\n{{end}}"
 	envconfig.Usagef(prefix, &variables{}, table, rows)
-	envconfig.Usagef("", &vaultVariables{}, table, rows)
+	envconfig.Usagef("", &unprefixed{}, table, rows)
 	if err := table.Flush(); err != nil {
 		return err
 	}
@@ -260,6 +293,7 @@ usage: keyturn-agent [command]
 
   run      render, and go on rendering, until SIGTERM (the default)
   health   ask the running agent whether every file is rendered
+  status   show what the running agent has read, rendered, and knows to be in use (-json: as JSON)
   version  print version, commit and Go version
   -h       print this
 

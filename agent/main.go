@@ -59,8 +59,9 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		_, err := fmt.Fprintf(stdout, "keyturn-agent %s %s %s\n", build().Version, build().Commit, build().Go)
 		return err
 	}
-	if len(args) > 1 {
-		return usageError{fmt.Errorf("%s takes no arguments: see keyturn-agent -h", command)}
+	asJSON := command == "status" && len(args) == 2 && args[1] == "-json"
+	if len(args) > 1 && !asJSON {
+		return usageError{fmt.Errorf("%s doesn't take these arguments: see keyturn-agent -h", command)}
 	}
 	c, notes, err := load(environ)
 	if err != nil {
@@ -72,6 +73,8 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return serve(ctx, c, c.logger(stderr, notes))
 	case "health":
 		return health(ctx, c)
+	case "status":
+		return status(ctx, c, asJSON, stdout)
 	}
 	return usageError{fmt.Errorf("there is no command %q: see keyturn-agent -h", command)}
 }

@@ -2,22 +2,22 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/keyturn/keyturn/agent/internal/control"
 	"github.com/keyturn/keyturn/agent/internal/gate"
 	"github.com/keyturn/keyturn/agent/internal/observe"
 	"github.com/keyturn/keyturn/agent/internal/sink"
@@ -54,14 +54,20 @@ func serve(ctx context.Context, c Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return fmt.Errorf("AGENT_LISTEN: %w: free the port or choose another", err)
 	}
-	loop := turn.New(turn.Config{Source: store, Gate: gate.Gate{}, Sink: dir, Secrets: c.Secrets, Poll: c.Poll, Log: log})
+	defer c.Gemini.Close()
+	loop := turn.New(turn.Config{
+		Source: store, Gate: gate.New(c.Gemini, c.Validate...), Sink: dir, Secrets: c.Secrets, Poll: c.Poll, Log: log,
+	})
+	socket := control.New(loop, log)
 	metrics := observe.Registry(observe.Facts{
 		Status: loop.Status, TokenExpiry: store.TokenExpiry, SkipVerify: c.SkipVerify, Build: build(),
+		IgnoredAcks: socket.IgnoredAcks, RefusedPeers: socket.RefusedPeers,
 	})
 	log.Info("started", "version", build().Version, "files", len(c.Secrets), "dir", dir.Path(), "listen", listener.Addr().String())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { loop.Run(ctx); return nil })
 	group.Go(func() error { return answer(ctx, listener, observe.Handler(loop.Status, metrics)) })
+	group.Go(func() error { return socket.Serve(ctx, filepath.Join(dir.Path(), socketName)) })
 	err = group.Wait()
 	log.Info("stopped")
 	return err
@@ -106,39 +112,6 @@ func leave(dir *sink.Dir, c Config) error {
 		}
 	}
 	return errors.Join(err, dir.Close())
-}
-
-// health asks the agent that listens at AGENT_LISTEN, for images that have no shell to ask with.
-func health(ctx context.Context, c Config) error {
-	ctx, cancel := context.WithTimeout(ctx, farewell)
-	defer cancel()
-	host, port, _ := net.SplitHostPort(c.Listen)
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return fmt.Errorf("no agent answers at AGENT_LISTEN: %w", err)
-	}
-	defer response.Body.Close()
-	var body observe.Readiness
-	if err := json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&body); err != nil {
-		return fmt.Errorf("what answers at AGENT_LISTEN is no agent: %w", err)
-	}
-	if body.Ready {
-		return nil
-	}
-	var waits []string
-	for _, f := range body.Files {
-		if !f.Rendered {
-			waits = append(waits, f.File+": "+f.Waits)
-		}
-	}
-	return fmt.Errorf("not ready: %s", strings.Join(waits, "; "))
 }
 
 func (c Config) logger(w io.Writer, notes []string) *slog.Logger {

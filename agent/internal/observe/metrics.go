@@ -17,6 +17,8 @@ type Facts struct {
 	Status func() turn.Status
 	// TokenExpiry returns when the agent's access to the store ends; false if it doesn't, or there is none.
 	TokenExpiry func() (time.Time, bool)
+	// IgnoredAcks and RefusedPeers count what the socket turned away.
+	IgnoredAcks, RefusedPeers func() uint64
 	// SkipVerify says that the store's certificate isn't checked (VAULT_SKIP_VERIFY).
 	SkipVerify bool
 	Build      Build
@@ -46,6 +48,13 @@ var (
 	failures  = describe("store_read_failures_total", "Reads of the store that failed, by reason.", "reason")
 	storeUp   = describe("store_up", "0 while the store as a whole fails.")
 	tokenTTL  = describe("store_token_ttl_seconds", "How long the agent's access to the store lasts unless it is renewed.")
+	inUse     = describe("file_in_use_version", "The store's number of the version that the app acknowledged last.", "file")
+	useLag    = describe("file_in_use_lag_seconds", "The time from the render of that version to its first success.", "file")
+	heldBack  = describe("file_held", "1 while the gate holds a newer version back.", "file")
+	refused   = describe("file_refused", "1 while the value in force is known to be refused.", "file")
+	unproven  = describe("file_unproven", "1 while the value in force was published without proof.", "file")
+	ignored   = describe("ignored_acks_total", "Acknowledgements of files that had been replaced.")
+	peers     = describe("refused_peers_total", "Connections to the socket from other users.")
 	skips     = describe("store_tls_verify_skipped", "1 if the store's certificate is not checked.")
 )
 
@@ -59,7 +68,7 @@ type collector struct{ Facts }
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{buildInfo, ready, rendered, inSync, published, stored, changed, read, renders,
-		failures, storeUp, tokenTTL, skips} {
+		failures, storeUp, tokenTTL, inUse, useLag, heldBack, refused, unproven, ignored, peers, skips} {
 		ch <- d
 	}
 }
@@ -80,6 +89,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if expiry, ok := c.TokenExpiry(); ok {
 		gauge(tokenTTL, max(0, time.Until(expiry).Seconds()))
 	}
+	counter(ignored, c.IgnoredAcks())
+	counter(peers, c.RefusedPeers())
 	for kind, n := range s.Failures {
 		counter(failures, n, string(kind))
 	}
@@ -91,6 +102,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(changed, seconds(f.Changed), f.File)
 		gauge(read, seconds(f.Read), f.File)
 		counter(renders, f.Renders, f.File)
+		gauge(heldBack, flag(!f.HeldSince.IsZero()), f.File)
+		gauge(refused, flag(f.Refused), f.File)
+		gauge(unproven, flag(f.Unproven != ""), f.File)
+		if !f.InUse.Since.IsZero() {
+			gauge(inUse, float64(f.InUse.Version.Number), f.File)
+			gauge(useLag, f.InUse.Lag.Seconds(), f.File)
+		}
 	}
 }
 

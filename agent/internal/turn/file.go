@@ -15,16 +15,20 @@ import (
 // file is one rendered file: what is in force, and what keeps a newer value from it.
 type file struct {
 	Secret
+	path *path
 	sink Sink
 	gate Gate
 	log  *slog.Logger
 
-	turning sync.Mutex // held while the file may be changed, across the gate's and the sink's work
+	turning sync.Mutex   // held while the file may be changed, across the gate's and the sink's work
+	value   secret.Value // in force; zero before the first. Guarded by turning, as is the rest down to mu.
+	held    *held        // the newest value, while the gate holds it
+	refused secret.Value // the last value that the gate refused
 
-	mu      sync.Mutex // guards the rest
-	value   secret.Value
+	mu      sync.Mutex // guards the rest; never held across work
 	status  FileStatus
 	problem problem
+	claimed bool // somebody says that the value in force is refused
 }
 
 // problem is why a file waits or is stale. It changes when its kind or reason does.
@@ -33,20 +37,22 @@ type problem struct {
 	reason string
 }
 
-// kinds of problems that no store has.
+// Kinds of problems that no store has.
 const (
-	kindHeld   source.Kind = "held"   // the gate refuses the store's newest value
-	kindRender source.Kind = "render" // the sink can't write
+	// KindHeld: the gate refuses the store's newest value.
+	KindHeld source.Kind = "held"
+	// KindRender: the sink can't write.
+	KindRender source.Kind = "render"
 )
 
-func newFile(s Secret, c Config) *file {
-	f := &file{Secret: s, sink: c.Sink, gate: c.Gate, log: c.Log.With("file", s.File)}
+func newFile(s Secret, p *path, c Config) *file {
+	f := &file{Secret: s, path: p, sink: c.Sink, gate: c.Gate, log: c.Log.With("file", s.File)}
 	f.status = FileStatus{File: s.File, Ref: s.Ref}
 	value, id, err := c.Sink.Adopt(s.File)
 	switch {
 	case err == nil:
 		f.value, f.status.Rendered, f.status.Identity = value, true, id
-		f.log.Info("took over the file that stood there", "until", "the store was read")
+		f.log.Info("took over the file that stood there")
 	case !errors.Is(err, fs.ErrNotExist):
 		f.log.Warn("will replace the file that stands there", "reason", err.Error())
 	}
@@ -57,62 +63,54 @@ func newFile(s Secret, c Config) *file {
 func (f *file) take(ctx context.Context, record *source.Record) {
 	f.turning.Lock()
 	defer f.turning.Unlock()
-	f.mu.Lock()
-	f.status.Read = time.Now()
-	stale := record.Version.Before(f.status.Published)
-	f.mu.Unlock()
-	if stale { // a standby that lags behind
+	if !f.seen(record.Version) { // a standby that lags behind
 		f.keep()
 		return
 	}
-	f.seen(record.Version)
 	value, err := record.Value(f.Ref.Field)
 	if err != nil {
+		f.release()
 		f.fail(err)
 		f.keep()
 		return
 	}
-	if value.Equal(f.inForce()) {
-		f.publish(value, record.Version)
+	if value.Equal(f.value) {
+		f.release()
+		f.checkClaim(ctx)
+		f.publish(value, record.Version, "")
 		return
 	}
-	verdict := f.gate.Judge(ctx, f.File, value, f.inForce())
-	if ctx.Err() != nil {
-		return
+	f.judge(ctx, value, record.Version)
+}
+
+// seen notes what the store answered, and reports whether it is news: not older than what is in force.
+func (f *file) seen(v secret.Version) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.status.Read = time.Now()
+	if v.Before(f.status.Stored) {
+		return false
 	}
-	if verdict.Held != "" {
-		f.trouble(problem{kindHeld, verdict.Held})
-		f.keep()
-		return
-	}
-	f.publish(value, record.Version)
+	f.status.Stored = v
+	return true
 }
 
 // publish renders value, which the sink skips if the file holds it already.
-func (f *file) publish(value secret.Value, version secret.Version) {
+func (f *file) publish(value secret.Value, version secret.Version, unproven string) {
 	id, written, err := f.sink.Render(f.File, value)
 	if err != nil {
-		f.trouble(problem{kindRender, err.Error()})
+		f.trouble(problem{KindRender, err.Error()})
 		return
 	}
-	f.mu.Lock()
 	changed := !value.Equal(f.value)
 	if changed { // the record that value came from is cleared after this turn
 		f.value.Clear()
 		f.value = secret.New(value.Reveal())
 	}
-	f.status.Rendered, f.status.Identity = true, id
-	if !version.IsZero() {
-		f.status.Published = version
-	}
-	if written {
-		f.status.Renders++
-	}
-	if changed {
-		f.status.Changed = time.Now()
-	}
-	f.mu.Unlock()
+	f.notePublished(id, version, changed, written, unproven)
 	switch {
+	case changed && unproven != "":
+		f.log.Warn("published without proof", "version", version.String(), "reason", unproven)
 	case changed:
 		f.log.Info("published", "version", version.String())
 	case written:
@@ -121,27 +119,43 @@ func (f *file) publish(value secret.Value, version secret.Version) {
 	f.trouble(problem{})
 }
 
-// keep renders again what is in force, should the file no longer hold it. It leaves a known problem as it is.
-func (f *file) keep() {
-	value := f.inForce()
-	if value.IsZero() {
-		return
+func (f *file) notePublished(id secret.Identity, version secret.Version, changed, written bool, unproven string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !written && f.status.InUse.Identity == f.status.Identity {
+		f.status.InUse.Version = version // equal bytes under a new version: what is in use moves along
 	}
-	id, written, err := f.sink.Render(f.File, value)
-	if err != nil {
-		f.trouble(problem{kindRender, err.Error()})
-		return
-	}
+	f.status.Rendered, f.status.Identity, f.status.Published = true, id, version
 	if written {
-		f.mu.Lock()
-		f.status.Identity = id
 		f.status.Renders++
-		f.mu.Unlock()
-		f.log.Warn("repaired: the file didn't hold what was rendered")
+	}
+	if changed {
+		f.status.Changed, f.status.Unproven = time.Now(), unproven
+		f.status.Refused, f.claimed = false, false
 	}
 }
 
-// repair is keep, for callers that hold no lock.
+// keep renders again what is in force, should the file no longer hold it.
+func (f *file) keep() {
+	if f.value.IsZero() {
+		return
+	}
+	id, written, err := f.sink.Render(f.File, f.value)
+	if err != nil {
+		f.trouble(problem{KindRender, err.Error()})
+		return
+	}
+	if !written {
+		return
+	}
+	f.mu.Lock()
+	f.status.Identity = id
+	f.status.Renders++
+	f.mu.Unlock()
+	f.log.Warn("repaired: the file didn't hold what was rendered")
+}
+
+// repair is keep, for callers that don't turn the file.
 func (f *file) repair() {
 	f.turning.Lock()
 	defer f.turning.Unlock()
@@ -149,9 +163,9 @@ func (f *file) repair() {
 }
 
 func (f *file) fail(err error) {
-	p := problem{source.Unavailable, err.Error()}
-	if e, ok := errors.AsType[*source.Error](err); ok {
-		p = problem{e.Kind, e.Reason}
+	p := problem{kindOf(err), err.Error()}
+	if e, ok := asSourceError(err); ok {
+		p.reason = e.Reason
 	}
 	f.trouble(p)
 }
@@ -174,20 +188,10 @@ func (f *file) trouble(p problem) {
 	}
 }
 
-func (f *file) inForce() secret.Value {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.value
-}
-
-func (f *file) seen(v secret.Version) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.status.Stored = v
-}
-
 func (f *file) expectNext(t time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.status.Next = t
 }
+
+func asSourceError(err error) (*source.Error, bool) { return errors.AsType[*source.Error](err) }

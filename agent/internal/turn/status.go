@@ -22,7 +22,7 @@ type Status struct {
 type FileStatus struct {
 	File string
 	Ref  secret.Ref
-	// Stored is the version that the store held at the last read; Published the one that is in the file.
+	// Stored is the newest version that the store answered with; Published the one that is in the file.
 	Stored, Published secret.Version
 	// Rendered says that the file stands, with a good value.
 	Rendered bool
@@ -32,9 +32,27 @@ type FileStatus struct {
 	Renders uint64
 	// Changed is when the file last got other bytes; Read when the store last answered; Next when it will be asked again.
 	Changed, Read, Next time.Time
+	// Unproven says why the value in force was published without proof; empty if it was proven.
+	Unproven string
+	// Refused: the value in force is known to be refused.
+	Refused bool
+	// Held is the version that the gate holds back since HeldSince, which is zero if it holds none.
+	Held      secret.Version
+	HeldSince time.Time
+	// InUse is what was acknowledged last.
+	InUse InUse
 	// Kind and Reason say why the file waits or is stale; both are empty while it is in step with the store.
 	Kind   source.Kind
 	Reason string
+}
+
+// InUse is what an app says that it uses.
+type InUse struct {
+	Version  secret.Version
+	Identity secret.Identity
+	// Since is when the app first had success with it; zero if it never said so. Lag is how long that was after the render.
+	Since time.Time
+	Lag   time.Duration
 }
 
 // Status returns the state as it is now. It never blocks on the store, the gate or the sink.

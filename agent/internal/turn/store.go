@@ -2,7 +2,6 @@ package turn
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -27,7 +26,8 @@ type store struct {
 	slots  chan struct{}
 
 	mu       sync.Mutex
-	outage   *outage // nil while the store answers
+	outage   *outage       // nil while the store answers
+	failing  chan struct{} // closed when the next outage begins
 	failures map[source.Kind]uint64
 }
 
@@ -38,7 +38,7 @@ type outage struct {
 }
 
 func newStore(s source.Source, log *slog.Logger) *store {
-	return &store{source: s, log: log, slots: make(chan struct{}, readers), failures: map[source.Kind]uint64{}}
+	return &store{source: s, log: log, slots: make(chan struct{}, readers), failing: make(chan struct{}), failures: map[source.Kind]uint64{}}
 }
 
 // fetch reads path, waiting through an outage of the store. It calls idle now and then while it waits. Its error is about
@@ -72,7 +72,7 @@ func (s *store) read(ctx context.Context, path string) (*source.Record, error) {
 // probe retries path until the answer is no longer about the store, and so ends the outage for all.
 func (s *store) probe(ctx context.Context, path string, idle func()) (*source.Record, error) {
 	for {
-		pause(ctx, s.untilProbe())
+		pause(ctx, s.untilProbe(), nil)
 		if ctx.Err() != nil {
 			s.up(ctx.Err())
 			return nil, ctx.Err()
@@ -118,7 +118,7 @@ func (s *store) waitUntilUp(ctx context.Context, idle func()) error {
 
 // down counts err, and reports whether it says that the store as a whole fails, and whether this is the first to find out.
 func (s *store) down(err error) (down, first bool) {
-	e, ok := errors.AsType[*source.Error](err)
+	e, ok := asSourceError(err)
 	if !ok {
 		return false, false
 	}
@@ -131,6 +131,7 @@ func (s *store) down(err error) (down, first bool) {
 	first = s.outage == nil
 	if first {
 		s.outage = &outage{since: time.Now(), err: e, over: make(chan struct{})}
+		close(s.failing)
 	}
 	if first || s.outage.err.Kind != e.Kind || s.outage.err.Reason != e.Reason {
 		s.log.Warn("the store fails; what was rendered stays in force", "kind", e.Kind, "reason", e.Reason)
@@ -147,7 +148,14 @@ func (s *store) up(stopping error) {
 		s.log.Info("the store answers again", "after", time.Since(s.outage.since).Round(time.Millisecond).String())
 	}
 	close(s.outage.over)
-	s.outage = nil
+	s.outage, s.failing = nil, make(chan struct{})
+}
+
+// fails returns a channel that is closed while the store fails.
+func (s *store) fails() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failing
 }
 
 // failure returns what the store fails with at present, or nil.
@@ -178,6 +186,6 @@ func (s *store) keep(ctx context.Context, keeper source.Keeper) {
 			reason = ""
 			s.log.Info("the access to the store is renewed")
 		}
-		pause(ctx, next)
+		pause(ctx, next, nil)
 	}
 }

@@ -13,11 +13,12 @@ package turn
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/keyturn/keyturn/agent/internal/secret"
 	"github.com/keyturn/keyturn/agent/internal/source"
@@ -31,17 +32,41 @@ type Sink interface {
 	Render(file string, v secret.Value) (id secret.Identity, written bool, err error)
 }
 
-// Gate says whether a value that the store holds may be published.
+// Gate says whether a value may be published. Both methods may be called concurrently and may block on the network, each
+// within a bound of its own.
 type Gate interface {
-	// Judge judges v, which is to replace incumbent (zero if there is none), for file. It may block on the network, within
-	// its own bound. It is never called for a value that is in force already.
-	Judge(ctx context.Context, file string, v, incumbent secret.Value) Verdict
+	// Judge judges a value that the store holds and that is not in force.
+	Judge(ctx context.Context, c Candidate) Verdict
+	// Refused reports whether the value in force of file is known to be no good any more.
+	Refused(ctx context.Context, file string, inForce secret.Value) bool
+}
+
+// Candidate is a value to judge.
+type Candidate struct {
+	File string
+	// Value is to replace InForce, which is zero if there is none.
+	Value, InForce secret.Value
+	// Claimed: somebody says that InForce is refused. Known: it is known to be.
+	Claimed, Known bool
+	// RefusedBefore: this very value was refused once.
+	RefusedBefore bool
 }
 
 // Verdict is a Gate's answer. The zero Verdict means: publish.
 type Verdict struct {
 	// Held says why the value may not be published; empty if it may.
 	Held string
+	// Refused: it is held because it was proven bad, rather than malformed or out of reach.
+	Refused bool
+	// Unproven says why it is published without proof; empty if it was proven, or needs no proof.
+	Unproven string
+	// Retry: the answer may change without the value changing, and not before RetryAfter.
+	Retry      bool
+	RetryAfter time.Duration
+	// Calls counts what was asked of others for this verdict; it slows the retries.
+	Calls int
+	// InForceRefused: the value in force was found to be refused.
+	InForceRefused bool
 }
 
 // Secret is one file to render and where its value comes from.
@@ -62,10 +87,14 @@ type Config struct {
 	Log *slog.Logger
 }
 
+// maxAsked bounds the reads a second that callers of Refresh can cause, all paths together.
+const maxAsked = 10
+
 // Loop keeps files in step with a store. Its methods are safe for concurrent use; Run may be called once.
 type Loop struct {
 	config Config
 	store  *store
+	asked  *rate.Limiter
 	paths  []*path
 	files  []*file // in the order of Config.Secrets
 }
@@ -75,16 +104,16 @@ func New(c Config) *Loop {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &Loop{config: c, store: newStore(c.Source, c.Log)}
+	l := &Loop{config: c, store: newStore(c.Source, c.Log), asked: rate.NewLimiter(maxAsked, 1)}
 	byPath := map[string]*path{}
 	for _, s := range c.Secrets {
 		p := byPath[s.Ref.Path]
 		if p == nil {
-			p = &path{name: s.Ref.Path, loop: l}
+			p = &path{name: s.Ref.Path, loop: l, wake: make(chan struct{}, 1)}
 			byPath[s.Ref.Path] = p
 			l.paths = append(l.paths, p)
 		}
-		f := newFile(s, c)
+		f := newFile(s, p, c)
 		p.files = append(p.files, f)
 		l.files = append(l.files, f)
 	}
@@ -103,76 +132,18 @@ func (l *Loop) Run(ctx context.Context) {
 	}
 }
 
-// path is one path in the store and the files that its fields are rendered to.
-type path struct {
-	name  string
-	files []*file
-	loop  *Loop
-}
-
-func (p *path) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		wait := p.turn(ctx)
-		for _, f := range p.files {
-			f.expectNext(time.Now().Add(wait))
-		}
-		pause(ctx, wait)
-	}
-}
-
-// turn goes once from the store to the files, and returns how long to wait before the next time.
-func (p *path) turn(ctx context.Context) time.Duration {
-	record, err := p.loop.store.fetch(ctx, p.name, p.repair)
-	if ctx.Err() != nil {
-		return 0
-	}
-	poll := jitter(p.loop.config.Poll)
-	if err != nil {
-		for _, f := range p.files {
-			f.fail(err)
-		}
-		p.repair()
-		return failed(err, poll)
-	}
-	defer record.Clear()
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for _, f := range p.files {
-		wg.Go(func() { f.take(ctx, record) })
-	}
-	if record.RefreshAfter > 0 {
-		return jitter(record.RefreshAfter)
-	}
-	return poll
-}
-
-// repair puts back what is in force, should somebody have changed the files. It asks no store.
-func (p *path) repair() {
-	for _, f := range p.files {
-		f.repair()
-	}
-}
-
-// failed returns the wait after a failure of this path alone: a broken secret is asked for no more often than a good one.
-func failed(err error, poll time.Duration) time.Duration {
-	var e *source.Error
-	if errors.As(err, &e) {
-		return max(poll, e.RetryAfter)
-	}
-	return poll
-}
-
 // jitter spreads d by 10 % either way, so that agents that started together drift apart.
 func jitter(d time.Duration) time.Duration {
 	return d + time.Duration((rand.Float64()*0.2-0.1)*float64(d))
 }
 
-// pause waits for d or for the end of ctx.
-func pause(ctx context.Context, d time.Duration) {
+// pause waits for d, for the end of ctx, or for wake, which may be nil.
+func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+	case <-wake:
 	case <-ctx.Done():
 	}
 }

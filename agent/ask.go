@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+
+	"github.com/keyturn/keyturn/agent/internal/control"
+	"github.com/keyturn/keyturn/agent/internal/observe"
+)
+
+// health asks the agent that listens at AGENT_LISTEN, for images that have no shell to ask with.
+func health(ctx context.Context, c Config) error {
+	ctx, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	host, port, _ := net.SplitHostPort(c.Listen)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return fmt.Errorf("no agent answers at AGENT_LISTEN: %w", err)
+	}
+	defer response.Body.Close()
+	var body observe.Readiness
+	if err := json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&body); err != nil {
+		return fmt.Errorf("what answers at AGENT_LISTEN is no agent: %w", err)
+	}
+	if body.Ready {
+		return nil
+	}
+	var waits []string
+	for _, f := range body.Files {
+		if !f.Rendered {
+			waits = append(waits, f.File+": "+f.Waits)
+		}
+	}
+	return fmt.Errorf("not ready: %s", strings.Join(waits, "; "))
+}
+
+// status prints what the agent that renders to AGENT_DIR says of itself, as a table or, as it came, in JSON.
+func status(ctx context.Context, c Config, asJSON bool, w io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	document, err := control.Ask(ctx, filepath.Join(c.Dir, socketName))
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		_, err = w.Write(document)
+		return err
+	}
+	return control.Table(w, document)
+}
