@@ -2,98 +2,202 @@ package vault
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
+	"net"
 	"net/http"
-	"os"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
-
-	"github.com/keyturn/keyturn/agent/internal/source"
 )
 
 const (
-	// requestTimeout bounds one request, unless VAULT_CLIENT_TIMEOUT says otherwise. vault/api's own default of a minute
-	// would make a hung Vault look like a slow one.
+	// requestTimeout bounds a request and its answer unless VAULT_CLIENT_TIMEOUT does.
 	requestTimeout = 10 * time.Second
-	// maxBody bounds an answer. Vault's own limit for what it stores is 1 MiB with its integrated storage.
-	maxBody = 4 << 20
-	// idle is how many connections stay open for concurrent reads.
-	idle = 32
+	// maxAnswer bounds what is read of an answer. Vault takes in 1 MiB a secret unless told otherwise.
+	maxAnswer = 4 << 20
+	// idleConnections is how many readers find a connection ready.
+	idleConnections = 16
 )
 
-// client is one vault/api client. It is safe for concurrent use.
+// client sends requests the way VAULT_* say. It holds no token: each request brings its own.
 type client struct {
 	api       *api.Client
 	transport *http.Transport
+	timeout   time.Duration
 }
 
-// newClient reads the VAULT_* variables and the certificate files that they name.
+// newClient reads the environment and the certificate files that it names.
 func newClient() (*client, error) {
-	config := api.DefaultConfig()
-	if config.Error != nil {
-		return nil, config.Error
+	transport := newTransport()
+	config := &api.Config{
+		Address: api.DefaultAddress,
+		HttpClient: &http.Client{
+			Transport: transport,
+			// vault/api follows redirects itself, at most one and none from https to http.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		Timeout: requestTimeout,
 	}
-	if os.Getenv(api.EnvVaultClientTimeout) == "" {
-		config.Timeout = requestTimeout
+	if err := config.ReadEnvironment(); err != nil { // leaves Timeout alone unless VAULT_CLIENT_TIMEOUT is set
+		return nil, environmentError(err)
 	}
-	transport := config.HttpClient.Transport.(*http.Transport)
-	transport.MaxIdleConnsPerHost = idle
-	c, err := api.NewClient(config)
+	c := &client{transport: transport, timeout: config.Timeout}
+	config.Timeout = 0    // vault/api would leave a timer behind for each request
+	config.MaxRetries = 0 // turn owns time
+	made, err := api.NewClient(config)
 	if err != nil {
-		return nil, err
+		return nil, environmentError(err)
 	}
-	c.SetMaxRetries(0)
-	c.ClearToken() // what VAULT_TOKEN holds is for the method token alone
-	return &client{c, transport}, nil
+	address, err := url.Parse(made.Address())
+	if err != nil || address.Host == "" || address.Scheme != "http" && address.Scheme != "https" {
+		return nil, errors.New("VAULT_ADDR is not a URL: write https://HOST:8200")
+	}
+	made.ClearToken()                              // NewClient takes VAULT_TOKEN up
+	config.HttpClient.Transport = bound{transport} // vault/api insists on an *http.Transport until here
+	c.api = made
+	return c, nil
+}
+
+func newTransport() *http.Transport {
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: requestTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    requestTimeout,
+		ExpectContinueTimeout:  time.Second,
+		IdleConnTimeout:        90 * time.Second,
+		MaxIdleConns:           idleConnections,
+		MaxIdleConnsPerHost:    idleConnections,
+		MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression:     true,
+		// HTTP/2 would put all readers on one connection, which a lost packet stops for all of them.
+	}
+}
+
+// environmentError says which variable can't work, without its value: a proxy's address may hold a password.
+func environmentError(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("a certificate that VAULT_CACERT, VAULT_CAPATH, VAULT_CLIENT_CERT or VAULT_CLIENT_KEY names can't be read: %w", e)
+	}
+	if _, ok := errors.AsType[*url.Error](err); ok {
+		return errors.New("VAULT_ADDR, VAULT_AGENT_ADDR or VAULT_PROXY_ADDR is not a URL: write https://HOST:8200")
+	}
+	if strings.HasPrefix(err.Error(), "could not parse") { // vault/api's own, with the variable's name alone
+		return err
+	}
+	return errors.New("one of VAULT_CACERT, VAULT_CACERT_BYTES, VAULT_CLIENT_CERT, VAULT_CLIENT_KEY, VAULT_HEADERS, VAULT_MAX_RETRIES, " +
+		"VAULT_RATE_LIMIT, VAULT_DISABLE_REDIRECTS can't be understood: mend or unset it")
 }
 
 func (c *client) close() { c.transport.CloseIdleConnections() }
 
-// call makes one request and decodes its answer into out, unless that is nil. what says what it is for, in errors.
-func (c *client) call(ctx context.Context, what, method, path string, query map[string]string, body, out any) error {
-	request := c.api.NewRequest(method, "/v1/"+path)
-	for k, v := range query {
-		request.Params.Set(k, v)
-	}
-	if body != nil {
-		if err := request.SetJSONBody(body); err != nil {
-			return &source.Error{Kind: source.Unavailable, Reason: what + ": the request can't be made"}
-		}
-	}
-	//lint:ignore SA1019 vault/api's replacements decode through maps of strings, which leave secrets in memory
-	response, err := c.api.RawRequestWithContext(ctx, request)
-	if response != nil {
-		defer response.Body.Close()
-	}
-	if err != nil {
-		return failure(ctx, what, response, err)
-	}
-	if out == nil {
-		return nil
-	}
-	return decode(what, response.Body, out)
+// request is one question to Vault.
+type request struct {
+	method, path string
+	params       url.Values
+	token        string
+	body         map[string]string
 }
 
-// decode reads one JSON document and clears the buffer that it was in.
-func decode(what string, body io.Reader, out any) error {
-	raw, err := io.ReadAll(io.LimitReader(body, maxBody+1))
-	defer clear(raw)
-	switch {
-	case err != nil:
-		return &source.Error{Kind: source.Unavailable, Reason: what + ": the answer broke off"}
-	case len(raw) > maxBody:
-		return &source.Error{Kind: source.Unavailable, Reason: what + ": the answer is larger than 4 MiB, so it is not Vault's: check VAULT_ADDR"}
+// do sends a request and returns the answer's body, which the caller clears. Its error is ctx's own or a *failure.
+func (c *client) do(ctx context.Context, q request) ([]byte, error) {
+	bounded, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	r := c.api.NewRequest(q.method, "/v1/"+q.path)
+	r.ClientToken = q.token
+	if q.params != nil {
+		r.Params = q.params
 	}
-	if err := json.Unmarshal(raw, out); err != nil {
-		return &source.Error{Kind: source.Unavailable, Reason: what + ": the answer is not Vault's: check VAULT_ADDR and what stands before it"}
+	if q.body != nil {
+		if r.SetJSONBody(q.body) != nil {
+			return nil, unavailable("the request can't be made")
+		}
+		defer clear(r.BodyBytes)
+	}
+	//lint:ignore SA1019 what replaces it decodes through maps of strings, and those can't be cleared
+	response, err := c.api.RawRequestWithContext(bounded, r)
+	if response != nil && response.Body != nil {
+		defer response.Body.Close()
+	}
+	if err == nil {
+		var body []byte
+		if body, err = readAll(response); err == nil {
+			return body, nil
+		}
+		clear(body)
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return nil, c.failed(response, err)
+}
+
+// ask is do for an answer that is small and fits into a struct.
+func (c *client) ask(ctx context.Context, q request, into any) error {
+	body, err := c.do(ctx, q)
+	defer clear(body)
+	if err != nil || into == nil {
+		return err
+	}
+	if json.Unmarshal(body, into) != nil {
+		return notVault()
 	}
 	return nil
 }
 
-func denied(err error) bool {
-	e, ok := errors.AsType[*source.Error](err)
-	return ok && e.Kind == source.Denied
+// readAll reads a body, and leaves no half-grown copies of it behind.
+func readAll(r *api.Response) ([]byte, error) {
+	body := make([]byte, 0, min(max(r.ContentLength, 1<<10), maxAnswer)+1)
+	for {
+		n, err := r.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		if err == io.EOF {
+			return body, nil
+		}
+		if err != nil {
+			return body, err
+		}
+		if len(body) == cap(body) {
+			grown := append(make([]byte, 0, 4*cap(body)), body...)
+			clear(body)
+			body = grown
+		}
+	}
+}
+
+var errTooLong = errors.New("the answer is longer than 4 MiB")
+
+// bound is a transport whose answers end in errTooLong after maxAnswer bytes, where vault/api would read any number.
+type bound struct{ next http.RoundTripper }
+
+func (b bound) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := b.next.RoundTrip(r)
+	if err == nil {
+		response.Body = &boundBody{response.Body, maxAnswer}
+	}
+	return response, err
+}
+
+type boundBody struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *boundBody) Read(p []byte) (int, error) {
+	if b.left < 0 {
+		return 0, errTooLong
+	}
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.left+1)])
+	b.left -= n
+	if b.left < 0 {
+		return 0, errTooLong
+	}
+	return n, err
 }

@@ -2,17 +2,26 @@
 // other engine that answers a read.
 //
 // All VAULT_* variables are honoured, since vault/api reads them itself each time a client is built, which is at each
-// login and after each certificate error: rotated CAs and client certificates take effect. vault/api's own retries are
-// off, because package turn owns time.
+// login and after each certificate error: rotated CAs and client certificates take effect. Credentials are read from their
+// files at each login. vault/api's own retries are off, because package turn owns time.
+//
+// What Vault or a proxy answered is never passed on, since it may quote what was sent. Errors say it in words of our own.
+//
+// Rejected: vault/api's LifetimeWatcher, which ends silently when a renewal is denied; the api/auth/* modules, of which
+// kubernetes reads its token once and approle unwraps a single-use token at each login; Logical().Read, which makes a
+// string, that nobody can clear, of every field.
 package vault
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/keyturn/keyturn/agent/internal/secret"
 	"github.com/keyturn/keyturn/agent/internal/source"
 )
 
@@ -21,7 +30,7 @@ type Method string
 
 // Methods.
 const (
-	Token      Method = "token"      // the token in TokenFile, or VAULT_TOKEN
+	Token      Method = "token"      // the token in TokenFile, or Token
 	AppRole    Method = "approle"    // RoleIDFile and SecretIDFile, whose secret-id may be response-wrapped
 	Kubernetes Method = "kubernetes" // the service account token in JWTFile, as AuthRole
 	JWT        Method = "jwt"        // the token in JWTFile, as AuthRole or the mount's default role
@@ -34,163 +43,146 @@ type Config struct {
 	// AuthMount is where the method is mounted; empty: at its own name.
 	AuthMount string
 	AuthRole  string
-	// TokenFile defaults to .vault-token in the home directory.
+	// TokenFile defaults to .vault-token in the home directory, where "vault login" leaves it.
 	TokenFile, RoleIDFile, SecretIDFile, JWTFile string
-	// Token is used by the method token in place of a file.
+	// Token is used by the method token in place of a file. Unlike a file it can't be rotated.
 	Token string
 }
 
-// Source is a source.Source, source.Keeper and source.Historian. Use New.
+// Source is a source.Source, source.Keeper and source.Historian. Use New. It is safe for concurrent use and owns no
+// goroutine: whoever finds work to do does it, and the others wait for the outcome or their own context.
 type Source struct {
 	config Config
 	log    *slog.Logger
 
-	mu      sync.Mutex // held through a login, so that those who come meanwhile share it
-	session *session   // nil before the first login, and once it is known to be over
-	secret  unwrapped
+	current   atomic.Pointer[session] // nil before the first login, and once the last is known to be over
+	logins    flights[ending, *session]
+	turnstile chan struct{} // capacity one: who is in it may replace current
+	secretID  unwrapped     // for who is in the turnstile
+	doubt     doubt         // for who is in the turnstile
+
+	rebuilding sync.Mutex
 }
 
-// patience is the age from which a session that was denied something is replaced by a new one: policies that were added
-// to a role reach only new tokens.
-const patience = time.Minute
-
-// New returns a source that logs in when it is first used. Its error says what is wrong with VAULT_* variables.
+// New returns a source that logs in when it is first used. Its error says what is wrong with VAULT_* variables, or that
+// the method is none; it asks Vault nothing. A nil logger discards.
 func New(c Config, log *slog.Logger) (*Source, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	if c.AuthMount == "" {
 		c.AuthMount = string(c.Auth)
+	}
+	switch c.Auth {
+	case AppRole, Kubernetes, JWT, Cert:
+	case Token:
+		if c.Token == "" && c.TokenFile == "" {
+			home, err := os.UserHomeDir()
+			if err != nil {
+				return nil, errors.New("there is no token, and no home directory to look for one: set AGENT_TOKEN_FILE")
+			}
+			c.TokenFile = filepath.Join(home, ".vault-token")
+		}
+	default:
+		return nil, errors.New("AGENT_AUTH is none of token, approle, kubernetes, jwt, cert")
 	}
 	client, err := newClient()
 	if err != nil {
 		return nil, err
 	}
 	client.close()
-	return &Source{config: c, log: log}, nil
+	return &Source{config: c, log: log, turnstile: make(chan struct{}, 1)}, nil
 }
 
-// Fetch implements source.Source.
+// Fetch implements source.Source. A token that has died is replaced, and the read made once more.
 func (s *Source) Fetch(ctx context.Context, path string) (*source.Record, error) {
-	return s.read(ctx, path, 0)
+	return s.fetch(ctx, path, 0)
 }
 
 // FetchVersion implements source.Historian. Only KV version 2 has earlier versions.
 func (s *Source) FetchVersion(ctx context.Context, path string, number int) (*source.Record, error) {
-	return s.read(ctx, path, number)
+	return s.fetch(ctx, path, number)
+}
+
+func (s *Source) fetch(ctx context.Context, path string, version int) (*source.Record, error) {
+	record, err := s.read(ctx, path, version)
+	if err != nil {
+		return nil, outward(ctx, err)
+	}
+	return record, nil
 }
 
 func (s *Source) read(ctx context.Context, path string, version int) (*source.Record, error) {
-	current, err := s.current(ctx)
+	session, err := s.session(ctx)
 	if err != nil {
 		return nil, err
 	}
-	record, err := current.read(ctx, path, version)
-	if !denied(err) || ctx.Err() != nil {
-		s.forgetAfterTLSError(current, err)
+	record, err := s.readIn(ctx, session, path, version)
+	if kindOf(err) != source.Denied {
 		return record, err
 	}
-	dead, checkErr := current.isDead(ctx)
-	if checkErr != nil {
-		return nil, checkErr
-	}
-	if !dead && (s.config.Auth == Token || time.Since(current.began) < patience) {
+	next, replaceErr := s.replace(ctx, ending{session, denied, saysDead(err)})
+	switch {
+	case replaceErr != nil:
+		return nil, replaceErr
+	case next == session:
 		return nil, err
 	}
-	if current, err = s.replace(ctx, current); err != nil {
-		return nil, err
-	}
-	return current.read(ctx, path, version)
+	return s.readIn(ctx, next, path, version)
+}
+
+func (s *Source) readIn(ctx context.Context, session *session, path string, version int) (*source.Record, error) {
+	client := session.client.Load()
+	record, err := session.read(ctx, client, path, version)
+	s.mendCertificates(session, client, err)
+	return record, err
 }
 
 // Keep implements source.Keeper: it renews the token when two thirds of its life are over, and logs in anew when it can't
 // be renewed, or not for long enough to matter.
 func (s *Source) Keep(ctx context.Context) (time.Duration, error) {
-	current, err := s.current(ctx)
+	next, err := s.keep(ctx)
+	return next, outward(ctx, err)
+}
+
+func (s *Source) keep(ctx context.Context) (time.Duration, error) {
+	session, err := s.session(ctx)
 	if err != nil {
 		return 0, err
 	}
-	if wait, due := current.untilRenewal(); !due {
+	if wait, due := session.untilRenewal(); !due {
 		return wait, nil
 	}
-	if renewed, err := current.renew(ctx); err != nil {
-		s.forgetAfterTLSError(current, err)
+	client := session.client.Load()
+	renewed, err := session.renew(ctx, client)
+	s.mendCertificates(session, client, err)
+	if err != nil {
 		return 0, err
-	} else if !renewed {
-		if current, err = s.replace(ctx, current); err != nil {
+	}
+	if !renewed {
+		if session, err = s.replace(ctx, ending{session, expiring, false}); err != nil {
 			return 0, err
 		}
 	}
-	wait, _ := current.untilRenewal()
+	wait, _ := session.untilRenewal()
 	return wait, nil
 }
 
-// TokenExpiry returns when the token ends unless it is renewed; false if it never does, or there is none.
+// TokenExpiry returns when the token ends unless it is renewed; false if it never does, or there is none. It never blocks.
 func (s *Source) TokenExpiry() (time.Time, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.session == nil {
+	session := s.current.Load()
+	if session == nil {
 		return time.Time{}, false
 	}
-	return s.session.expiry()
+	ends := session.life.Load().ends
+	return ends, !ends.IsZero()
 }
 
-// Close revokes the token, if it is one that the source logged in for. Nothing may be fetched afterwards.
+// Close revokes the token, if it is one that the source logged in for, as far as ctx allows. Nothing may be fetched
+// meanwhile or afterwards.
 func (s *Source) Close(ctx context.Context) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.secret.value.Clear()
-	if s.session != nil {
-		s.session.end(ctx)
-		s.session = nil
+	s.secretID.clear()
+	if session := s.current.Swap(nil); session != nil {
+		session.end(ctx)
 	}
-}
-
-// current returns the session, logging in if there is none. Calls that come meanwhile wait and share it.
-func (s *Source) current(ctx context.Context) (*session, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.session != nil {
-		return s.session, nil
-	}
-	return s.loginLocked(ctx)
-}
-
-// replace logs in anew, unless somebody has replaced the old session already.
-func (s *Source) replace(ctx context.Context, old *session) (*session, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.session != nil && s.session != old {
-		return s.session, nil
-	}
-	fresh, err := s.loginLocked(ctx)
-	if err == nil && old != fresh {
-		old.end(ctx)
-	}
-	return fresh, err
-}
-
-func (s *Source) loginLocked(ctx context.Context) (*session, error) {
-	fresh, err := s.login(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s.session = fresh
-	s.log.Info("logged in to Vault", "method", string(s.config.Auth), "mount", s.config.AuthMount)
-	return fresh, nil
-}
-
-// forgetAfterTLSError makes the next read build its client anew, since a certificate may have been rotated.
-func (s *Source) forgetAfterTLSError(current *session, err error) {
-	if !certificateError(err) {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if fresh, err := newClient(); err == nil && s.session == current {
-		s.session = current.over(fresh)
-	}
-}
-
-// unwrapped is a secret-id that came wrapped. A wrapping token works once, so what it held is kept, in memory only.
-type unwrapped struct {
-	token string       // the wrapping token that it came in
-	value secret.Value // the secret-id
 }

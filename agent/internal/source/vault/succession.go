@@ -1,0 +1,135 @@
+package vault
+
+import (
+	"context"
+	"time"
+)
+
+// ending says which session is doubted, and why.
+type ending struct {
+	session *session // nil: there is none yet
+	cause   cause
+	dead    bool // Vault said so
+}
+
+type cause int
+
+const (
+	expiring cause = iota // its time is up, or will be soon
+	denied                // it was not allowed to read something
+)
+
+// session returns the one in force, logging in if there is none or its time is up.
+func (s *Source) session(ctx context.Context) (*session, error) {
+	session := s.current.Load()
+	if session != nil && !session.isOver() {
+		return session, nil
+	}
+	return s.replace(ctx, ending{session, expiring, session != nil})
+}
+
+// replace returns the session that is in force after the one of e: a newer one, or the same if a new login can't help.
+// Those who come with the same ending share one outcome.
+func (s *Source) replace(ctx context.Context, e ending) (*session, error) {
+	var old *session
+	next, err := s.logins.do(ctx, e, func() (*session, error) {
+		select {
+		case s.turnstile <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		defer func() { <-s.turnstile }()
+		if current := s.current.Load(); current != nil && current != e.session {
+			return current, nil
+		}
+		next, err := s.succeed(ctx, e)
+		if next != nil && next != e.session {
+			old = e.session
+		}
+		return next, err
+	})
+	if old != nil {
+		old.end(ctx) // after the others have gone on
+	}
+	return next, err
+}
+
+// succeed logs in if that is called for. The caller is in the turnstile.
+func (s *Source) succeed(ctx context.Context, e ending) (*session, error) {
+	dead := e.dead
+	if e.cause == denied && !dead {
+		var err error
+		if dead, err = e.session.isDead(ctx); err != nil {
+			return nil, err
+		}
+		if !dead && !s.worthTrying(e.session) {
+			return e.session, nil
+		}
+	}
+	if dead {
+		s.current.CompareAndSwap(e.session, nil) // nobody needs to find that out again
+	}
+	fresh, err := s.login(ctx)
+	switch {
+	case err == nil:
+		s.current.Store(fresh)
+		s.log.Info("logged in to Vault", "method", string(s.config.Auth), "mount", s.config.AuthMount)
+		return fresh, nil
+	case e.cause == denied && !dead && ctx.Err() == nil:
+		return e.session, nil // it still reads what it may
+	}
+	return nil, err
+}
+
+const (
+	// A session that was denied something is replaced at this age: policies that were added to a role reach only new tokens.
+	patience = time.Minute
+	// A login that helped nobody makes the next one wait twice as long, up to this: a secret-id may allow only so many.
+	maxPatience = 15 * time.Minute
+)
+
+// doubt is when a session that was denied something was last replaced for it.
+type doubt struct {
+	at   time.Time
+	wait time.Duration
+}
+
+// worthTrying reports whether a live session that was denied something is old enough to be replaced.
+func (s *Source) worthTrying(session *session) bool {
+	if s.config.Auth == Token && s.config.Token != "" {
+		return false
+	}
+	now, d := time.Now(), &s.doubt
+	if d.wait == 0 || now.Sub(d.at) > 4*maxPatience {
+		d.wait = patience
+	}
+	since := session.began
+	if d.at.After(since) {
+		since = d.at
+	}
+	if now.Sub(since) < d.wait {
+		return false
+	}
+	d.at, d.wait = now, min(2*d.wait, maxPatience)
+	return true
+}
+
+// mendCertificates gives a session another client if the one that it has failed over a certificate, since the files may
+// hold new ones by now. The token stays.
+func (s *Source) mendCertificates(session *session, failed *client, err error) {
+	if !isCertificate(err) {
+		return
+	}
+	s.rebuilding.Lock()
+	defer s.rebuilding.Unlock()
+	if session.client.Load() != failed {
+		return
+	}
+	fresh, err := newClient()
+	if err != nil {
+		s.log.Warn("the connection to Vault can't be made anew", "reason", err.Error())
+		return
+	}
+	session.client.Store(fresh)
+	failed.close()
+}

@@ -1,0 +1,156 @@
+package vaulttest
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+func write(t *testing.T, c *api.Client) {
+	t.Helper()
+	if _, err := c.KVv2("secret").Put(t.Context(), "x", map[string]any{"k": "v"}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestVaultIsSealedUnsealedAndStartedAgainInTheSamePlace(t *testing.T) {
+	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1")
+	t.Setenv("VAULT_NAMESPACE", "elsewhere")
+	var log bytes.Buffer
+	s := ForTest(t, Options{TLS: true, Log: &log})
+	write(t, s.Client())
+	if err := s.Seal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Client().KVv2("secret").Get(t.Context(), "x"); err == nil || !strings.Contains(err.Error(), "sealed") {
+		t.Errorf("a sealed Vault answers %v", err)
+	}
+	if err := s.Unseal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Client().KVv2("secret").Get(t.Context(), "x"); err != nil {
+		t.Errorf("after unsealing the secret is gone: %v", err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "Vault") {
+		t.Error("nothing was logged")
+	}
+	again := ForTest(t, Options{TLS: true, Listen: s.Listen, RootToken: s.RootToken})
+	if again.Addr != s.Addr {
+		t.Errorf("it is at %s, was at %s", again.Addr, s.Addr)
+	}
+	write(t, again.Client())
+}
+
+func TestAPausedVaultAnswersNothingUntilItGoesOn(t *testing.T) {
+	s := ForTest(t, Options{})
+	if err := s.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := s.Client().KVv2("secret").Get(ctx, "x"); ctx.Err() == nil {
+		t.Errorf("a paused Vault answered: %v", err)
+	}
+	if err := s.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, s.Client())
+	if err := s.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Errorf("a paused Vault can't be stopped: %v", err)
+	}
+}
+
+func TestATakenPortIsAnErrorAndLeavesNothing(t *testing.T) {
+	first := ForTest(t, Options{})
+	before := leftovers(t)
+	if _, err := Start(t.Context(), Options{Listen: first.Listen}); err == nil || !strings.Contains(err.Error(), "port") {
+		t.Errorf("a second Vault on one port: %v", err)
+	}
+	if after := leftovers(t); after != before {
+		t.Errorf("temporary directories: %d before, %d after", before, after)
+	}
+}
+
+func leftovers(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir(os.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "vaulttest-") {
+			n++
+		}
+	}
+	return n
+}
+
+// The quickstart may be killed: no Vault may outlive it.
+func TestVaultDiesWithItsParent(t *testing.T) {
+	if os.Getenv("VAULTTEST_PARENT") == "1" {
+		s, err := Start(t.Context(), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.Stdout.WriteString("PID " + s.Addr + "\n")
+		select {}
+	}
+	binary, err := Binary(t.Context(), os.Stderr)
+	if err != nil {
+		Missing(t, err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "-test.run=^TestVaultDiesWithItsParent$")
+	cmd.Env = append(os.Environ(), "VAULTTEST_PARENT=1", "VAULT_BIN="+binary, "TMPDIR="+t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	buffer := make([]byte, 256)
+	n, err := out.Read(buffer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := strings.TrimSpace(strings.TrimPrefix(string(buffer[:n]), "PID "))
+	cmd.Process.Kill()
+	cmd.Wait()
+
+	config := api.DefaultConfig()
+	config.Address, config.MaxRetries = addr, 0
+	client, err := api.NewClient(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.After(20 * time.Second)
+	for tick := time.NewTicker(20 * time.Millisecond); ; {
+		if _, err := client.Sys().HealthWithContext(t.Context()); err != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("Vault outlived its parent")
+		}
+	}
+}
