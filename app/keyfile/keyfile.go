@@ -1,0 +1,2 @@
+// Package keyfile turns a file into a stream of valid keys.
+package keyfile
