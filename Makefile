@@ -1,0 +1,50 @@
+# Every target is one plain command, which the README gives as well. "make help" lists them.
+
+GO          := go
+STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+TAGS        := compose
+FUZZTIME    := 5s
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+# A module of its own, under examples/, is linted and tested as the main one is.
+MODULES := $(sort $(dir $(shell find . -name go.mod -not -path './.*')))
+
+# Tests run against a real Vault. Where there is none it is built once, here, and not within the time of a test.
+VAULT := vault=$${VAULT_BIN:-$$(command -v vault || { cd examples/devvault && $(GO) run .; })} && export VAULT_BIN="$$vault"
+
+.PHONY: help demo drill build test bench fuzz lint
+.DEFAULT_GOAL := help
+
+help: ## print this
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: ## a real Vault, the agent, the app, and a key that rotates under load
+	$(GO) run ./examples/quickstart
+
+drill: ## many rotations under load; fails if a request failed
+	$(GO) run ./examples/quickstart drill
+
+build: ## bin/keyturn-agent and bin/keyturn-app, static
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/keyturn-agent ./agent
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/keyturn-app ./app
+
+test: ## every test, with the race detector
+	$(VAULT) && set -e; for module in $(MODULES); do (cd $$module && $(GO) test -race -shuffle=on -timeout 20m ./...); done
+
+bench: ## every benchmark
+	$(VAULT) && $(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+fuzz: ## each fuzz target for FUZZTIME
+	@set -e; grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$file); do \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file); \
+		done; \
+	done
+
+lint: ## gofmt, go mod tidy, vet and staticcheck
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; } >&2
+	@set -e; for module in $(MODULES); do echo "lint $$module"; (cd $$module && \
+		$(GO) mod tidy -diff && $(GO) vet -tags $(TAGS) ./... && $(STATICCHECK) -tags $(TAGS) ./...); done
