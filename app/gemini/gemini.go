@@ -114,9 +114,8 @@ func New(ctx context.Context, c Config) (*Backend, error) {
 		return nil, err
 	}
 	model := or(c.Model, DefaultModel)
-	if strings.Trim(model, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
-		return nil, errors.New("gemini: the model's name may only have letters, digits, '.', '_' and '-'; " +
-			"leave out a leading \"models/\"")
+	if err := CheckModel(model); err != nil {
+		return nil, err
 	}
 	b := &Backend{pool: newPool(), base: strings.TrimSuffix(base.String(), "/")}
 	b.http = &http.Client{Transport: &carrier{next: b.pool, closed: &b.closed, scheme: base.Scheme, host: hostPort(base)}}
@@ -132,6 +131,16 @@ func New(ctx context.Context, c Config) (*Backend, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// CheckModel reports why name can't be a model's, or nil. The error doesn't quote it, since it may be a secret in the wrong
+// place.
+func CheckModel(name string) error {
+	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
+		return errors.New("gemini: the model's name may only have letters, digits, '.', '_' and '-'; " +
+			"leave out a leading \"models/\"")
+	}
+	return nil
 }
 
 // Client returns the client that uses key. It never fails and costs one small allocation; it needs no closing.
