@@ -1,0 +1,136 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	"github.com/keyturn/keyturn/app/gemini"
+	"github.com/keyturn/keyturn/app/sidecar"
+)
+
+const (
+	// The agent is asked again after a time that doubles between these two: the write may reach the store's node a moment
+	// after the old key died.
+	minRefresh, maxRefresh = 50 * time.Millisecond, 5 * time.Second
+	// refreshTimeout bounds one refresh: a hung agent must not keep the app from asking the next one.
+	refreshTimeout = 2 * time.Second
+	// A key in doubt is probed after times that double between these two.
+	minProbe, maxProbe = 250 * time.Millisecond, 5 * time.Second
+	probeTimeout       = 5 * time.Second
+)
+
+// await blocks until the current generation is such as wanted says, and returns it; false if ctx ends first.
+func (c *Client) await(ctx context.Context, wanted func(*generation) bool) (number uint64, ok bool) {
+	for {
+		news, current := c.nextNews(), uint64(0)
+		if l, ok := c.handle.Acquire(); ok {
+			current = l.Generation()
+			fits := wanted(l.Value())
+			l.Release()
+			if fits {
+				return current, true
+			}
+		}
+		select {
+		case <-news:
+		case <-c.handle.After(current):
+		case <-ctx.Done():
+			return 0, false
+		}
+	}
+}
+
+// holds reports whether the generation with that number is still current and such as wanted says.
+func (c *Client) holds(number uint64, wanted func(*generation) bool) bool {
+	l, ok := c.handle.Acquire()
+	if !ok {
+		return false
+	}
+	defer l.Release()
+	return l.Generation() == number && wanted(l.Value())
+}
+
+// pause waits for d, for a newer generation, or for ctx's end.
+func (c *Client) pause(ctx context.Context, number uint64, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.handle.After(number):
+	case <-ctx.Done():
+	}
+}
+
+func isRefused(g *generation) bool { return g.refused.Load() }
+
+// refreshWhenRefused asks the agent for a better key whenever the current one is refused, until there is one. However many
+// requests were refused, one refresh is under way.
+func (c *Client) refreshWhenRefused(ctx context.Context) {
+	for {
+		number, ok := c.await(ctx, isRefused)
+		if !ok {
+			return
+		}
+		for wait := minRefresh; ctx.Err() == nil && c.holds(number, isRefused); wait = min(2*wait, maxRefresh) {
+			c.refresh(ctx)
+			c.pause(ctx, number, wait)
+		}
+	}
+}
+
+// refresh asks once, on behalf of the current generation.
+func (c *Client) refresh(ctx context.Context) {
+	l, ok := c.handle.Acquire()
+	if !ok {
+		return
+	}
+	defer l.Release()
+	c.counters.refreshes.Add(1)
+	bounded, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	answer, err := c.config.Agent.Refresh(bounded, *l.Value().identity.Load(), true)
+	if ctx.Err() != nil {
+		return
+	}
+	c.noteAgent(err)
+	if answer.Outcome == sidecar.Published {
+		c.config.Keys.Check()
+	}
+}
+
+// probeInDoubt probes the current key while it is refused, and while nothing has been accepted since requests failed: a
+// program that isn't ready gets no requests that could find out.
+func (c *Client) probeInDoubt(ctx context.Context) {
+	inDoubt := func(g *generation) bool { return g.refused.Load() || c.unready.Load() }
+	for {
+		number, ok := c.await(ctx, inDoubt)
+		if !ok {
+			return
+		}
+		if c.holds(number, isRefused) { // a moment ago
+			c.pause(ctx, number, minProbe)
+		}
+		for wait := minProbe; ctx.Err() == nil && c.holds(number, inDoubt); wait = min(2*wait, maxProbe) {
+			c.probe(ctx)
+			if c.holds(number, inDoubt) {
+				c.pause(ctx, number, wait)
+			}
+		}
+	}
+}
+
+func (c *Client) probe(ctx context.Context) {
+	l, ok := c.handle.Acquire()
+	if !ok {
+		return
+	}
+	defer l.Release()
+	bounded, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	switch err := l.Value().client.Probe(bounded); {
+	case err == nil:
+		c.absolve(l)
+	case gemini.FaultOf(err) == gemini.FaultKey:
+		c.refuse(l, err)
+	}
+}

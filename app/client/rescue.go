@@ -1,0 +1,255 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyturn/keyturn/app/gemini"
+	"github.com/keyturn/keyturn/app/keyfile"
+	"github.com/keyturn/keyturn/app/swap"
+)
+
+const (
+	// patience is how long a request waits for a better key, in all.
+	patience = 2 * time.Second
+	// reruns is how often a request is run again at most.
+	reruns = 2
+	// A generation has proven itself after that many successes over that time; its predecessor may go then.
+	provenSuccesses, provenTime = 100, time.Minute
+)
+
+// generation is one key and what is known of it.
+type generation struct {
+	client   gemini.Client
+	key      keyfile.Key
+	since    time.Time
+	identity atomic.Pointer[keyfile.Identity] // of the file that it was read from last
+
+	refused   atomic.Bool
+	successes atomic.Int64
+	first     atomic.Pointer[time.Time] // success; nil before
+	proven    atomic.Bool
+}
+
+type lease = swap.Lease[*generation]
+
+// run makes call with a leased client, and again with another one if Gemini refuses the key, as long as nothing of the
+// answer has begun to reach the caller.
+func (c *Client) run(ctx context.Context, call func(g gemini.Client, number uint64) (begun bool, err error)) error {
+	c.counters.calls.Add(1)
+	w := waiting{}
+	defer w.stop()
+	var refusal error
+	var refusedOn uint64
+	for rerun := 0; ; rerun++ {
+		l, err := c.lease(ctx, &w, refusedOn)
+		if err != nil {
+			return because(err, refusal)
+		}
+		begun, err := call(l.Value().client, l.Generation())
+		c.judge(l, begun, err)
+		l.Release()
+		switch {
+		case gemini.FaultOf(err) != gemini.FaultKey:
+			if err == nil && rerun > 0 {
+				c.counters.rescued.Add(1)
+			}
+			return err
+		case begun:
+			return err
+		case rerun == reruns:
+			return because(ErrRefused, err)
+		}
+		refusal, refusedOn = err, l.Generation()
+	}
+}
+
+// because adds the refusal that led to err, if there was one.
+func because(err, refusal error) error {
+	if refusal == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, refusal)
+}
+
+// judge notes what the outcome of a call says about its key.
+func (c *Client) judge(l lease, begun bool, err error) {
+	switch {
+	case gemini.FaultOf(err) == gemini.FaultKey:
+		c.refuse(l, err)
+	case err == nil || begun:
+		c.accept(l)
+	}
+}
+
+// accept counts a success. The first one is acknowledged; enough of them end the predecessor.
+func (c *Client) accept(l lease) {
+	g, now := l.Value(), time.Now()
+	if g.refused.Load() {
+		return // it was accepted before it was refused
+	}
+	if g.successes.Add(1) == 1 {
+		g.first.Store(&now)
+		c.wakeAcknowledge()
+	}
+	if c.unready.Load() {
+		c.absolve(l)
+	}
+	first := g.first.Load()
+	if first == nil || g.proven.Load() || g.successes.Load() < provenSuccesses || now.Sub(*first) < provenTime {
+		return
+	}
+	g.proven.Store(true)
+	if before, ok := c.handle.AcquirePredecessor(); ok {
+		if before.Generation() < l.Generation() {
+			c.handle.Drop(before.Generation())
+		}
+		before.Release()
+	}
+}
+
+// refuse notes that Gemini refused a generation's key, and wakes those who look for a better one.
+func (c *Client) refuse(l lease, err error) {
+	c.counters.refused.Add(1)
+	if l.Value().refused.Swap(true) {
+		return
+	}
+	c.handle.Drop(l.Generation()) // as a predecessor it can rescue nobody
+	c.config.Log.Warn("Gemini refuses the key", "generation", l.Generation(), "reason", err.Error())
+	c.announce()
+}
+
+// absolve notes that Gemini accepts a generation's key, after doubts.
+func (c *Client) absolve(l lease) {
+	l.Value().refused.Store(false)
+	c.mu.Lock()
+	c.vain = false
+	c.mu.Unlock()
+	if c.unready.Swap(false) {
+		c.config.Log.Info("Gemini accepts the key: ready again", "generation", l.Generation())
+	}
+	c.announce()
+}
+
+// announce wakes everybody who waits for news.
+func (c *Client) announce() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.news)
+	c.news = make(chan struct{})
+}
+
+func (c *Client) nextNews() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.news
+}
+
+// lease returns a generation to run a request on: the current one, or its predecessor if the current one is refused. If
+// both are, it waits for a better one for as long as w allows. A request that was itself refused on a generation goes to
+// another one before it tries that again.
+func (c *Client) lease(ctx context.Context, w *waiting, refusedOn uint64) (lease, error) {
+	if l, _, ok := c.usable(refusedOn); ok {
+		return l, nil
+	}
+	for {
+		news := c.nextNews()
+		l, current, ok := c.usable(refusedOn)
+		switch {
+		case ok:
+			return l, nil
+		case c.isVain(current):
+			return lease{}, hopeless(current)
+		}
+		if !w.started() {
+			c.counters.waited.Add(1)
+		}
+		if err := w.wait(ctx, c.handle.After(current), news); errors.Is(err, errPatience) {
+			c.giveUp(current)
+			return lease{}, hopeless(current)
+		} else if err != nil {
+			return lease{}, err
+		}
+	}
+}
+
+// usable leases a generation whose key isn't refused, if there is one. It also returns which one is current, 0 if none is.
+func (c *Client) usable(refusedOn uint64) (_ lease, current uint64, ok bool) {
+	l, ok := c.handle.Acquire()
+	if !ok {
+		return lease{}, 0, false
+	}
+	current = l.Generation()
+	fit := !l.Value().refused.Load()
+	if fit && current != refusedOn {
+		return l, current, true
+	}
+	if before, ok := c.handle.AcquirePredecessor(); ok {
+		if !before.Value().refused.Load() && before.Generation() != refusedOn {
+			l.Release()
+			return before, current, true
+		}
+		before.Release()
+	}
+	if fit {
+		return l, current, true
+	}
+	l.Release()
+	return lease{}, current, false
+}
+
+func hopeless(current uint64) error {
+	if current == 0 {
+		return ErrNoKey
+	}
+	return ErrRefused
+}
+
+// giveUp notes that a request waited in vain, so that those who come after it fail at once, until there is a newer
+// generation or a probe is accepted.
+func (c *Client) giveUp(current uint64) {
+	c.mu.Lock()
+	c.vain, c.vainFor = true, current
+	c.mu.Unlock()
+	if !c.unready.Swap(true) {
+		c.config.Log.Error("no key works: requests fail until one does", "generation", current)
+		c.announce()
+	}
+}
+
+func (c *Client) isVain(current uint64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.vain && c.vainFor == current
+}
+
+// waiting bounds the time that one request waits, in all its runs together. The zero value is ready.
+type waiting struct{ timer *time.Timer }
+
+var errPatience = errors.New("waited long enough")
+
+func (w *waiting) started() bool { return w.timer != nil }
+
+func (w *waiting) wait(ctx context.Context, newer, news <-chan struct{}) error {
+	if w.timer == nil {
+		w.timer = time.NewTimer(patience)
+	}
+	select {
+	case <-newer:
+	case <-news:
+	case <-w.timer.C:
+		return errPatience
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (w *waiting) stop() {
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+}
