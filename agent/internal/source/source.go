@@ -54,6 +54,8 @@ const (
 	NotFound Kind = "not_found"
 	// Invalid: something is at the path, and it is not what was asked for.
 	Invalid Kind = "invalid"
+	// Failed: the store answers other requests, and fails at this one: an engine's backend is down, for instance.
+	Failed Kind = "failed"
 )
 
 // StoreWide reports whether a failure of this kind says something about every path.

@@ -11,7 +11,7 @@ import (
 func TestAFailureSaysWhoIsConcerned(t *testing.T) {
 	for kind, want := range map[Kind]bool{
 		Unavailable: true, Sealed: true, RateLimited: true, Unauthenticated: true,
-		Denied: false, NotFound: false, Invalid: false, "": false,
+		Failed: false, Denied: false, NotFound: false, Invalid: false, "": false,
 	} {
 		if got := kind.StoreWide(); got != want {
 			t.Errorf("%q concerns every path: %t, want %t", kind, got, want)

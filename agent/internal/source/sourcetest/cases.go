@@ -18,6 +18,7 @@ var cases = []testCase{
 	{"deleted is not_found until restored", deletedAndRestored},
 	{"permission lost is denied until regained", permissionLostAndRegained},
 	{"store down is unavailable until back", storeDownAndBack},
+	{"store that fails at one path is failed there", failedAlone},
 	{"cancelled context ends a slow read", slowAndCancelled},
 	{"cancelled context before the read", cancelledBefore},
 	{"huge value is invalid", hugeValue},
@@ -94,6 +95,19 @@ func storeDownAndBack(t testing.TB, h Harness) {
 	expectKind(t, h, source.Unavailable)
 	expectKind(t, h, source.Unavailable)
 	h.Start()
+	expect(t, h, "one")
+}
+
+func failedAlone(t testing.TB, h Harness) {
+	breaker, ok := h.(Breaker)
+	if !ok {
+		t.Skip("the store fails at all paths or at none")
+	}
+	put(h, "one")
+	expect(t, h, "one")
+	breaker.Break()
+	expectKind(t, h, source.Failed)
+	breaker.Mend()
 	expect(t, h, "one")
 }
 

@@ -22,6 +22,7 @@ type fake struct {
 	deleted  bool
 	denied   bool
 	down     bool
+	broken   bool
 	hang     chan struct{} // closed by Resume
 	waiting  chan struct{}
 	reads    int
@@ -38,6 +39,8 @@ func (f *fake) Deny()                 { f.set(&f.denied, true) }
 func (f *fake) Allow()                { f.set(&f.denied, false) }
 func (f *fake) Stop()                 { f.set(&f.down, true) }
 func (f *fake) Start()                { f.set(&f.down, false) }
+func (f *fake) Break()                { f.set(&f.broken, true) }
+func (f *fake) Mend()                 { f.set(&f.broken, false) }
 
 func (f *fake) set(flag *bool, to bool) {
 	f.mu.Lock()
@@ -86,6 +89,10 @@ func (f *fake) FetchVersion(ctx context.Context, path string, number int) (*sour
 		return nil, &source.Error{Kind: source.Denied, Path: path, Reason: "too many"}
 	case f.down && f.bug != "serves while down":
 		return nil, &source.Error{Kind: source.Unavailable, Reason: "it is down"}
+	case f.broken && f.bug == "blames the store":
+		return nil, &source.Error{Kind: source.Unavailable, Reason: "it is broken"}
+	case f.broken:
+		return nil, &source.Error{Kind: source.Failed, Path: path, Reason: "it is broken"}
 	case f.denied && f.bug != "ignores permissions":
 		return nil, &source.Error{Kind: source.Denied, Path: path, Reason: "not yours"}
 	case f.deleted && f.bug == "serves what was deleted":

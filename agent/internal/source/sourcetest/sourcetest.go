@@ -6,6 +6,7 @@
 //	the newest version was deleted      NotFound
 //	the permission was taken away       Denied
 //	the store is down                   Unavailable
+//	it is well, and fails at the path   Failed
 //	the caller's context has ended      the context's own error, promptly
 //	the field is missing                Invalid, for that field alone
 //	the field is no string              Invalid, for that field alone
@@ -44,6 +45,12 @@ type Harness interface {
 	Resume()
 	// Versioned reports whether the store counts versions and says when they were made.
 	Versioned() bool
+}
+
+// Breaker is a Harness that can make the store fail at Path alone, until Mend, while it answers for other paths.
+type Breaker interface {
+	Break()
+	Mend()
 }
 
 // Run runs every case as a subtest against a harness of its own.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/keyturn/keyturn/agent/internal/secret"
 	"github.com/keyturn/keyturn/agent/internal/source"
@@ -87,3 +88,42 @@ func spent(err error) error {
 	}
 	return err
 }
+
+// invalidSecretID is why Vault refuses a pair of role-id and secret-id.
+const invalidSecretID = "the role-id or secret-id is not valid, or not any more: write new ones"
+
+// refusal is the pair of role-id and secret-id that Vault refused last.
+//
+// Vault locks a role-id out for 15 minutes, and with it every agent that uses it, once secret-ids were refused five times
+// with less than 15 minutes between two of them (its "user lockout"). So a pair that was refused isn't shown again for a
+// while, at most three times in all before the wait is longer than that. Another pair in the files is tried at once.
+type refusal struct {
+	pair secret.Value
+	at   time.Time
+	wait time.Duration
+}
+
+const firstRefusal, maxRefusal = time.Minute, 16 * time.Minute
+
+// stands reports whether the login with that body was refused and is not worth another try yet.
+func (r *refusal) stands(body map[string]string) bool {
+	return r.isOf(body) && time.Since(r.at) < r.wait
+}
+
+func (r *refusal) isOf(body map[string]string) bool {
+	return !r.pair.IsZero() && string(r.pair.Reveal()) == pair(body)
+}
+
+func (r *refusal) note(body map[string]string) {
+	if r.isOf(body) {
+		r.wait = min(4*r.wait, maxRefusal)
+	} else {
+		r.clear()
+		r.pair, r.wait = secret.New([]byte(pair(body))), firstRefusal
+	}
+	r.at = time.Now()
+}
+
+func (r *refusal) clear() { r.pair.Clear() }
+
+func pair(body map[string]string) string { return body["role_id"] + "\x00" + body["secret_id"] }

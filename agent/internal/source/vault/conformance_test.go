@@ -55,6 +55,18 @@ func (h *harness) Stop()                 { h.proxy.stop() }
 func (h *harness) Start()                { h.proxy.start() }
 func (h *harness) Hang() <-chan struct{} { return h.proxy.makeHang() }
 func (h *harness) Resume()               { h.proxy.resume() }
+func (h *harness) Mend()                 { h.proxy.answer(nil) }
+
+func (h *harness) Break() {
+	h.proxy.answer(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v1/"+h.api {
+			h.proxy.forward.ServeHTTP(w, r)
+			return
+		}
+		w.WriteHeader(http.StatusInternalServerError)
+		w.Write([]byte(`{"errors":["1 error occurred:\n\t* canary\n\n"]}`))
+	})
+}
 
 func (h *harness) Put(fields map[string]any) {
 	h.last = fields

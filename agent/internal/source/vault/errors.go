@@ -75,7 +75,7 @@ func kindOf(err error) source.Kind {
 	return ""
 }
 
-// saysDead reports whether Vault said in so many words that the token is no good. Its older versions don't say.
+// saysDead reports whether Vault said in so many words that the token is no good, as it does from version 1.17 on.
 func saysDead(err error) bool {
 	f, ok := errors.AsType[*failure](err)
 	return ok && strings.Contains(f.messages, "invalid token")

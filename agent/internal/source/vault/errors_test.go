@@ -118,6 +118,11 @@ func TestNewRefusesVariablesThatCanNeverWorkAndQuotesNone(t *testing.T) {
 		})
 	}
 	clearEnvironment(t)
+	for _, token := range []string{"canary\ncanary", "canary\x00"} {
+		if _, err := New(Config{Auth: Token, Token: token}, nil); err == nil || strings.Contains(err.Error(), "canary") {
+			t.Errorf("a token of two lines: %v", err)
+		}
+	}
 	if _, err := New(Config{Auth: "ldap"}, nil); err == nil || !strings.Contains(err.Error(), "AGENT_AUTH") {
 		t.Errorf("an unknown method: %v", err)
 	}

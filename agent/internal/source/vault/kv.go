@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -57,16 +58,33 @@ func (s *session) read(ctx context.Context, c *client, path string, version int)
 	if f, refused := undecided(err); refused {
 		return nil, s.explain(f, m, path, q.path)
 	}
-	if err != nil {
-		return nil, err
+	record, err := s.decode(m, path, body, err)
+	return record, s.narrow(ctx, c, path, err)
+}
+
+// narrow finds out whether what looks like a failure of Vault is one of path alone. An engine whose database is down, or a
+// secret that is too large, must not keep the other paths waiting.
+func (s *session) narrow(ctx context.Context, c *client, path string, err error) error {
+	f, ok := errors.AsType[*failure](err)
+	if !ok || f.kind != source.Unavailable || !s.answers(ctx, c) {
+		return err
 	}
-	if m.kv == 2 {
+	fact, _, _ := strings.Cut(f.reason, ":")
+	return f.as(source.Failed, path, "only this path fails, %s: Vault's own log says why", fact)
+}
+
+// decode makes a record of a body, unless it came with an error.
+func (s *session) decode(m mount, path string, body []byte, err error) (*source.Record, error) {
+	switch {
+	case err != nil:
+		return nil, err
+	case m.kv == 2:
 		return s.readV2(m, path, body)
 	}
 	return readOther(m, path, body)
 }
 
-// explain says what to do about a read that was refused, and forgets a mount that may have been made anew.
+// explain says what to do about a read that was refused, and doubts a mount that may have been made anew.
 func (s *session) explain(f *failure, m mount, path, at string) error {
 	switch {
 	case f.status == http.StatusForbidden:
@@ -76,12 +94,14 @@ func (s *session) explain(f *failure, m mount, path, at string) error {
 	case f.deleted != nil:
 		return f.as(source.NotFound, path, "version %d was deleted: undelete it, or write a new one", f.deleted.Version)
 	case f.status == http.StatusNotFound:
-		s.mounts.forget(m)
+		s.mounts.doubt(m)
 		f.as(source.NotFound, path, "there is no secret: write it, or name another in AGENT_SECRETS")
 		if rest, named := strings.CutPrefix(path, m.path+"data/"); named && m.kv == 2 {
 			f.reason += "; perhaps " + m.path + rest + ", since data/ is added for KV version 2"
 		}
 		return f
+	case strings.Contains(f.messages, "Upgrading from non-versioned to versioned"):
+		return f.as(source.Failed, path, "its mount is being upgraded to KV version 2: it is read again")
 	}
 	return f.as(source.Invalid, path, "Vault can't read it (HTTP %d): name a secret in AGENT_SECRETS", f.status)
 }
@@ -107,8 +127,11 @@ func (s *session) readV2(m mount, path string, body []byte) (*source.Record, err
 // readOther reads KV version 1, whose ttl field says when to ask again, and engines that lease what they give.
 func readOther(m mount, path string, body []byte) (*source.Record, error) {
 	var doc document
-	if json.Unmarshal(body, &doc) != nil || doc.Data == nil {
+	switch err := json.Unmarshal(body, &doc); {
+	case err != nil || doc.Data == nil && m.kv == 1:
 		return nil, notVault()
+	case doc.Data == nil: // sys/ answers in shapes of its own
+		return nil, fail(source.Invalid, path, "what is there has no fields: name a secret in AGENT_SECRETS")
 	}
 	record := source.NewRecord(path, doc.Data)
 	lease := time.Duration(doc.LeaseDuration) * time.Second

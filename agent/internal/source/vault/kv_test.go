@@ -56,6 +56,7 @@ func TestAMountThatWasUpgradedOrMadeAnewHeals(t *testing.T) {
 	expect(t, s, mount+"/gemini", "one")
 	write(t, v, "sys/mounts/"+mount+"/tune", map[string]any{"options": map[string]string{"version": "2"}})
 	eventually(t, "the upgraded mount is read", func() bool {
+		age(s)
 		record, err := s.Fetch(t.Context(), mount+"/gemini")
 		return err == nil && record.Version.Number == 1
 	})
@@ -69,6 +70,7 @@ func TestAMountThatWasUpgradedOrMadeAnewHeals(t *testing.T) {
 	}
 	write(t, v, mount+"/gemini", map[string]any{"k": "two"})
 	eventually(t, "the mount that was made anew is read", func() bool {
+		age(s)
 		_, err := s.Fetch(t.Context(), mount+"/gemini")
 		return err == nil
 	})
@@ -77,6 +79,29 @@ func TestAMountThatWasUpgradedOrMadeAnewHeals(t *testing.T) {
 	expect(t, s, mount+"/gemini", "two")
 	if n := p.count("ui/mounts"); n != 0 {
 		t.Errorf("a known mount was asked for %d times", n)
+	}
+}
+
+// age makes what is known of the mounts older than a minute.
+func age(s *Source) {
+	known := &s.current.Load().mounts
+	known.mu.Lock()
+	defer known.mu.Unlock()
+	for path, m := range known.known {
+		m.told = m.told.Add(-2 * patience)
+		known.known[path] = m
+	}
+}
+
+func TestMissingSecretsDoNotAskForTheirMountEachTime(t *testing.T) {
+	v := realVault(t)
+	s, p := root(t)
+	mount := mountKV(t, v, "2")
+	for range 20 {
+		checkKind(t, s, mount+"/missing", source.NotFound)
+	}
+	if n := p.count("ui/mounts"); n != 1 {
+		t.Errorf("the mount was asked for %d times, want once", n)
 	}
 }
 

@@ -34,15 +34,23 @@ func (s *Source) loginBy(ctx context.Context, c *client) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	var answer struct{ Auth auth }
 	at := "auth/" + s.config.AuthMount
+	if s.refusal.stands(body) {
+		return nil, unauthenticated("log in at %s: %s", at, invalidSecretID)
+	}
+	var answer struct{ Auth auth }
 	err = c.ask(ctx, request{method: http.MethodPut, path: at + "/login", body: body}, &answer)
 	if f, refused := undecided(err); refused {
-		return nil, f.as(source.Unauthenticated, "", "log in at %s: %s", at, whyRefused(f))
+		why := s.whyRefused(f)
+		if why == invalidSecretID {
+			s.refusal.note(body)
+		}
+		return nil, f.as(source.Unauthenticated, "", "log in at %s: %s", at, why)
 	}
 	if err != nil {
 		return nil, err
 	}
+	s.refusal.clear()
 	if answer.Auth.ClientToken == "" {
 		return nil, unauthenticated("log in at %s: Vault gave no token: is a second factor wanted?", at)
 	}
@@ -50,10 +58,10 @@ func (s *Source) loginBy(ctx context.Context, c *client) (*session, error) {
 }
 
 // whyRefused says in words of our own what Vault's refusal says, as far as it is one of the common ones.
-func whyRefused(f *failure) string {
+func (s *Source) whyRefused(f *failure) string {
 	for _, known := range []struct{ phrase, reason string }{
-		{"invalid role or secret ID", "the role-id or secret-id is not valid, or not any more: write new ones"},
-		{"invalid secret id", "the secret-id is not valid, or not any more: write a new one"},
+		{"invalid role or secret ID", invalidSecretID},
+		{"invalid secret id", invalidSecretID},
 		{"invalid role ID", "the role-id is not valid: write another into AGENT_ROLE_ID_FILE"},
 		{"token is expired", "the token in AGENT_JWT_FILE has expired: see that it is renewed"},
 		{"could not be found", "there is no such role: mend AGENT_AUTH_ROLE"},
@@ -65,6 +73,9 @@ func whyRefused(f *failure) string {
 		if strings.Contains(f.messages, known.phrase) {
 			return known.reason
 		}
+	}
+	if f.status == http.StatusForbidden && s.config.Auth == AppRole {
+		return "permission denied: check AGENT_AUTH_MOUNT; or wait, if Vault has locked the role-id out after several wrong secret-ids"
 	}
 	if f.status == http.StatusForbidden || f.status == http.StatusNotFound {
 		return "permission denied: check AGENT_AUTH_MOUNT, AGENT_AUTH_ROLE and the credentials"

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/keyturn/keyturn/agent/internal/source"
 )
@@ -14,9 +15,10 @@ import (
 type mount struct {
 	path string // as it begins the paths of our user, with a slash at its end
 	kv   int    // 1 or 2; 0 for an engine of another type
+	told time.Time
 }
 
-// mounts remembers the answers, so that each mount is asked for once a session. The zero value is ready.
+// mounts remembers the answers, so that each mount is asked for once a session, or once a minute while secrets are missing. The zero value is ready.
 type mounts struct {
 	questions flights[string, struct{}]
 	mu        sync.RWMutex
@@ -44,6 +46,14 @@ func (m *mounts) learn(new mount) {
 		m.known = map[string]mount{}
 	}
 	m.known[new.path] = new
+}
+
+// doubt forgets a mount that may have been made anew, unless that was asked a moment ago: most secrets that are missing
+// are just missing.
+func (m *mounts) doubt(old mount) {
+	if time.Since(old.told) > patience {
+		m.forget(old)
+	}
 }
 
 func (m *mounts) forget(gone mount) {
@@ -97,7 +107,7 @@ func (s *session) askMount(ctx context.Context, c *client, path string) (mount, 
 	if answer.Data == nil {
 		return mount{}, notVault()
 	}
-	m := mount{path: within(path, answer.Data.Path)}
+	m := mount{path: within(path, answer.Data.Path), told: time.Now()}
 	if m.path == "" {
 		return mount{}, fail(source.Invalid, path, "Vault says that it belongs to another mount: write the path as \"vault kv get\" takes it")
 	}

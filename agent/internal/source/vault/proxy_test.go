@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -14,6 +15,7 @@ import (
 type proxy struct {
 	t       testing.TB
 	forward http.Handler
+	open    atomic.Int64 // connections
 
 	mu       sync.Mutex
 	server   *http.Server
@@ -60,12 +62,21 @@ func (p *proxy) start() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.addr, p.server, p.served = l.Addr().String(), &http.Server{Handler: p}, make(chan struct{})
+	p.addr, p.server, p.served = l.Addr().String(), &http.Server{Handler: p, ConnState: p.note}, make(chan struct{})
 	server, served := p.server, p.served
 	go func() {
 		defer close(served)
 		server.Serve(l)
 	}()
+}
+
+func (p *proxy) note(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		p.open.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		p.open.Add(-1)
+	}
 }
 
 func (p *proxy) stop() {

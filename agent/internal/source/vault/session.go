@@ -90,13 +90,17 @@ func (s *session) renew(ctx context.Context, c *client) (bool, error) {
 	return after.ends.IsZero() || after.span > before.span*9/10, nil
 }
 
-// isDead asks whether the token is no longer known. An error says that this can't be found out.
-func (s *session) isDead(ctx context.Context) (bool, error) {
-	err := s.client.Load().ask(ctx, request{method: http.MethodGet, path: "auth/token/lookup-self", token: s.token}, nil)
-	if _, refused := undecided(err); refused {
-		return true, nil
-	}
-	return false, err
+// secondOpinion bounds the question whether Vault answers at all.
+const secondOpinion = 2 * time.Second
+
+// answers reports whether Vault answers a request that goes the way of every other and is about no secret.
+func (s *session) answers(ctx context.Context, c *client) bool {
+	ctx, cancel := context.WithTimeout(ctx, secondOpinion)
+	defer cancel()
+	var answer struct{ Data *struct{ Accessor string } }
+	err := c.ask(ctx, request{method: http.MethodGet, path: "auth/token/lookup-self", token: s.token}, &answer)
+	_, refused := undecided(err)
+	return refused || err == nil && answer.Data != nil
 }
 
 // farewell bounds the revocation of a token that has been replaced: somebody's read waits for it.

@@ -56,17 +56,11 @@ func (s *Source) replace(ctx context.Context, e ending) (*session, error) {
 
 // succeed logs in if that is called for. The caller is in the turnstile.
 func (s *Source) succeed(ctx context.Context, e ending) (*session, error) {
-	dead := e.dead
-	if e.cause == denied && !dead {
-		var err error
-		if dead, err = e.session.isDead(ctx); err != nil {
-			return nil, err
-		}
-		if !dead && !s.worthTrying(e.session) {
-			return e.session, nil
-		}
+	alive := e.cause == denied && !e.dead // as far as is known
+	if alive && !s.worthTrying(e.session) {
+		return e.session, nil
 	}
-	if dead {
+	if e.dead {
 		s.current.CompareAndSwap(e.session, nil) // nobody needs to find that out again
 	}
 	fresh, err := s.login(ctx)
@@ -75,14 +69,15 @@ func (s *Source) succeed(ctx context.Context, e ending) (*session, error) {
 		s.current.Store(fresh)
 		s.log.Info("logged in to Vault", "method", string(s.config.Auth), "mount", s.config.AuthMount)
 		return fresh, nil
-	case e.cause == denied && !dead && ctx.Err() == nil:
+	case alive && ctx.Err() == nil:
 		return e.session, nil // it still reads what it may
 	}
 	return nil, err
 }
 
 const (
-	// A session that was denied something is replaced at this age: policies that were added to a role reach only new tokens.
+	// A session that was denied something is replaced at this age: policies that were added to a role reach only new tokens,
+	// and a Vault before 1.17 doesn't say that a token is dead.
 	patience = time.Minute
 	// A login that helped nobody makes the next one wait twice as long, up to this: a secret-id may allow only so many.
 	maxPatience = 15 * time.Minute

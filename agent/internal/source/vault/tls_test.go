@@ -228,3 +228,19 @@ func TestAProxyIsUsedAndAMissingOneNamed(t *testing.T) {
 	t.Setenv("VAULT_PROXY_ADDR", "")
 	checkKind(t, open(t, Config{Auth: Token, Token: token}), path, source.Unavailable)
 }
+
+func TestVaultBehindAUnixSocket(t *testing.T) {
+	v := realVault(t)
+	path, policyName := secretFor(t, v)
+	token := newToken(t, v, api.TokenCreateRequest{Policies: []string{policyName}})
+	front := httptest.NewUnstartedServer(startProxy(t, v.Addr))
+	front.Listener.Close()
+	front.Listener = must[net.Listener](t)(net.Listen("unix", filepath.Join(t.TempDir(), "vault.sock")))
+	front.Start()
+	defer front.Close()
+	for _, variable := range []string{"VAULT_ADDR", "VAULT_AGENT_ADDR"} {
+		t.Setenv("VAULT_ADDR", v.Addr)
+		t.Setenv(variable, "unix://"+front.Listener.Addr().String())
+		expect(t, open(t, Config{Auth: Token, Token: " " + token + "\n"}), path, "one")
+	}
+}

@@ -18,9 +18,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/keyturn/keyturn/agent/internal/source"
 )
@@ -58,8 +60,9 @@ type Source struct {
 	current   atomic.Pointer[session] // nil before the first login, and once the last is known to be over
 	logins    flights[ending, *session]
 	turnstile chan struct{} // capacity one: who is in it may replace current
-	secretID  unwrapped     // for who is in the turnstile
-	doubt     doubt         // for who is in the turnstile
+	secretID  unwrapped     // for who is in the turnstile, as are the next two
+	refusal   refusal
+	doubt     doubt
 
 	rebuilding sync.Mutex
 }
@@ -76,6 +79,10 @@ func New(c Config, log *slog.Logger) (*Source, error) {
 	switch c.Auth {
 	case AppRole, Kubernetes, JWT, Cert:
 	case Token:
+		c.Token = strings.TrimSpace(c.Token)
+		if strings.ContainsFunc(c.Token, unicode.IsControl) {
+			return nil, errors.New("VAULT_TOKEN holds more than one line, or no token: put the token into AGENT_TOKEN_FILE")
+		}
 		if c.Token == "" && c.TokenFile == "" {
 			home, err := os.UserHomeDir()
 			if err != nil {
@@ -182,6 +189,7 @@ func (s *Source) TokenExpiry() (time.Time, bool) {
 // meanwhile or afterwards.
 func (s *Source) Close(ctx context.Context) {
 	s.secretID.clear()
+	s.refusal.clear()
 	if session := s.current.Swap(nil); session != nil {
 		session.end(ctx)
 	}

@@ -1,0 +1,82 @@
+package vault
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/keyturn/keyturn/agent/internal/source"
+)
+
+// What goes wrong behind one path of a Vault that is well says nothing about the store: other paths must not wait for it.
+func TestAPathThatFailsAloneFailsAlone(t *testing.T) {
+	v := realVault(t)
+	s, _ := root(t)
+	mount := mountKV(t, v, "2")
+	parts := map[string]any{}
+	for i := range 10 {
+		parts[string(rune('a'+i))] = strings.Repeat("v", 500<<10)
+	}
+	write(t, v, mount+"/data/huge", map[string]any{"data": parts})
+
+	database := unique()
+	if err := v.Client().Sys().Mount(database, &api.MountInput{Type: "database"}); err != nil {
+		t.Fatal(err)
+	}
+	write(t, v, database+"/config/down", map[string]any{
+		"plugin_name": "postgresql-database-plugin", "verify_connection": false, "allowed_roles": "*",
+		"connection_url": "postgresql://{{username}}:{{password}}@127.0.0.1:1/canary", "username": "canary", "password": "canary",
+	})
+	write(t, v, database+"/roles/app", map[string]any{"db_name": "down", "creation_statements": "canary"})
+
+	for _, c := range []struct {
+		what, path, reason string
+		kind               source.Kind
+	}{
+		{"an engine whose database is down", database + "/creds/app", "only this path fails, Vault can't answer (HTTP 500)", source.Failed},
+		{"a secret of 5 MB", mount + "/huge", "only this path fails, the answer is longer than 4 MiB", source.Failed},
+		{"what is no secret", "sys/seal-status", "no fields", source.Invalid},
+	} {
+		e := checkKind(t, s, c.path, c.kind)
+		if !strings.Contains(e.Reason, c.reason) || e.Path != c.path {
+			t.Errorf("%s: %v, want a reason that says %q", c.what, e, c.reason)
+		}
+	}
+}
+
+func TestAPathThatHangsAloneFailsAlone(t *testing.T) {
+	v := realVault(t)
+	t.Setenv("VAULT_CLIENT_TIMEOUT", "1s")
+	path, policyName := secretFor(t, v)
+	s, p, _ := appRoleSource(t, v, policyName, nil)
+	expect(t, s, path, "one")
+	p.answer(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/gemini") {
+			<-r.Context().Done()
+			return
+		}
+		p.forward.ServeHTTP(w, r)
+	})
+	if e := checkKind(t, s, path, source.Failed); !strings.Contains(e.Reason, "no answer from Vault within 1s") {
+		t.Errorf("%q", e.Reason)
+	}
+	p.answer(nil)
+	expect(t, s, path, "one")
+}
+
+// Sessions that follow one another leave no connection behind.
+func TestAHundredLoginsLeaveNoConnectionOpen(t *testing.T) {
+	v := realVault(t)
+	path, policyName := secretFor(t, v)
+	s, p, _ := appRoleSource(t, v, policyName, nil)
+	for range 100 {
+		expect(t, s, path, "one")
+		revoke(t, v, s)
+	}
+	expect(t, s, path, "one")
+	eventually(t, "one connection is open", func() bool { return p.open.Load() <= 1 })
+	s.Close(t.Context())
+	eventually(t, "no connection is open", func() bool { return p.open.Load() == 0 })
+}
