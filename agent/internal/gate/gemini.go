@@ -2,41 +2,18 @@ package gate
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/keyturn/keyturn/agent/internal/secret"
 )
-
-// Kind is what an Answer says about a key.
-type Kind int
-
-// Kinds of answers.
-const (
-	Unknown  Kind = iota // nothing: Gemini was not reached, is overloaded, or answers with something else
-	Accepted             // the key works
-	Refused              // the key is bad
-	Blocked              // the key is known, but its project or the API is refused
-)
-
-// Answer is what Gemini said.
-type Answer struct {
-	Kind Kind
-	// Reason is a reason code, a status or an error's text; it never holds a key.
-	Reason string
-	// RetryAfter is how long Gemini asked to be left alone; 0 if it didn't.
-	RetryAfter time.Duration
-}
 
 // DefaultBaseURL is where Google serves the Gemini API (ai.google.dev/api).
 const DefaultBaseURL = "https://generativelanguage.googleapis.com"
@@ -44,7 +21,7 @@ const DefaultBaseURL = "https://generativelanguage.googleapis.com"
 // probeTimeout bounds one probe.
 const probeTimeout = 5 * time.Second
 
-// Gemini is a Prober that asks for a list of one model, which is authenticated and costs no quota.
+// Gemini is a Prober that asks for a list of one model, which is authenticated and costs no quota. It is safe for concurrent use.
 type Gemini struct {
 	url           string
 	pooled, fresh *http.Client
@@ -85,7 +62,7 @@ func client(fresh bool) *http.Client {
 func (g *Gemini) Probe(ctx context.Context, key secret.Value, fresh bool) Answer {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, g.url, nil)
 	if err != nil {
-		return Answer{Reason: "the request can't be made"}
+		return Answer{Kind: Unknown, Reason: "the request can't be made"}
 	}
 	request.Header.Set("X-Goog-Api-Key", string(key.Reveal()))
 	c := g.pooled
@@ -94,87 +71,37 @@ func (g *Gemini) Probe(ctx context.Context, key secret.Value, fresh bool) Answer
 	}
 	response, err := c.Do(request)
 	if err != nil {
-		return Answer{Reason: plain(err)}
+		return unreached(err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
 	if err != nil {
-		return Answer{Reason: plain(err)}
+		return unreached(err)
 	}
-	answer := classify(response.StatusCode, body)
-	if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds > 0 {
-		answer.RetryAfter = time.Duration(seconds) * time.Second
-	}
-	return answer
+	return classify(response.StatusCode, response.Header, body)
 }
 
-// plain returns what went wrong without the URL.
-func plain(err error) string {
-	if e, ok := errors.AsType[*url.Error](err); ok {
-		if e.Timeout() {
-			return "no answer in time"
-		}
-		err = e.Err
-	}
-	return err.Error()
-}
-
-// Messages of refusals that come without details, as they were seen in the field.
-const (
-	leaked = "Your API key was reported as leaked. Please use another API key."
-	denied = "Your project has been denied access. Please contact support."
-)
-
-// classify says what an answer of the API tells about the key: by its reason code, then by its status, then, for a 403
-// without details, by its exact message. What it doesn't know tells nothing.
-func classify(status int, body []byte) Answer {
-	if status == http.StatusOK {
-		return Answer{Kind: Accepted}
-	}
-	var doc struct {
-		Error struct {
-			Message string
-			Status  string
-			Details []struct{ Reason string }
-		}
-	}
-	json.Unmarshal(body, &doc) // what is no JSON has no reason
-	reason := ""
-	for _, d := range doc.Error.Details {
-		if d.Reason != "" {
-			reason = d.Reason
-			break
-		}
-	}
-	said := fmt.Sprintf("HTTP %d", status)
-	if known(reason) {
-		said += " " + reason
-	}
-	return Answer{Kind: kind(status, reason, doc.Error.Status, doc.Error.Message), Reason: said}
-}
-
-func kind(status int, reason, code, message string) Kind {
+// unreached says why there is no answer. It repeats no text that came over the network, nor one that names a local port,
+// which would be news at each attempt.
+func unreached(err error) Answer {
+	operation, _ := errors.AsType[*net.OpError](err)
+	_, isDNS := errors.AsType[*net.DNSError](err)
+	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
+	timeout, isNet := errors.AsType[net.Error](err)
+	reason := "the connection broke"
 	switch {
-	case slices.Contains(badKey, reason), status == http.StatusUnauthorized, status == http.StatusForbidden && message == leaked:
-		return Refused
-	case status == http.StatusForbidden, status == http.StatusBadRequest && code == "FAILED_PRECONDITION":
-		return Blocked
-	case slices.Contains(blocked, reason), message == denied:
-		return Blocked
+	case isDNS:
+		reason = "its name can't be resolved: check DNS"
+	case isCertificate:
+		reason = "its certificate is not trusted: check the CA files, and any proxy on the way"
+	case errors.Is(err, context.DeadlineExceeded), isNet && timeout.Timeout():
+		reason = "no answer in time"
+	case operation != nil && operation.Op == "proxyconnect":
+		reason = "no connection to the proxy"
+	case operation != nil && operation.Op == "dial":
+		reason = "no connection: check that it may be reached from here"
 	}
-	return Unknown
-}
-
-// Reason codes of google.rpc.ErrorInfo (cloud.google.com/apis/design/errors; googleapis/google/api/error_reason.proto).
-var (
-	badKey  = []string{"API_KEY_INVALID", "CONSUMER_SUSPENDED", "ACCESS_TOKEN_TYPE_UNSUPPORTED", "CONSUMER_INVALID"}
-	blocked = []string{"SERVICE_DISABLED", "API_KEY_SERVICE_BLOCKED", "API_KEY_IP_ADDRESS_BLOCKED", "API_KEY_HTTP_REFERRER_BLOCKED",
-		"API_KEY_ANDROID_APP_BLOCKED", "API_KEY_IOS_APP_BLOCKED"}
-)
-
-// known keeps free text, which could hold a key, out of what is logged.
-func known(reason string) bool {
-	return slices.Contains(badKey, reason) || slices.Contains(blocked, reason)
+	return Answer{Kind: Unknown, Reason: reason}
 }
 
 func checkEndpoint(raw string, allowHTTP bool) error {
@@ -197,5 +124,5 @@ func loopback(host string) bool {
 		return true
 	}
 	ip, err := netip.ParseAddr(host)
-	return err == nil && net.IP(ip.AsSlice()).IsLoopback()
+	return err == nil && ip.IsLoopback()
 }

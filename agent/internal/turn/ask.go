@@ -21,15 +21,16 @@ type Outcome string
 const (
 	Published   Outcome = "published"   // the file is another than the caller's
 	Unchanged   Outcome = "unchanged"   // the store holds nothing newer
-	Held        Outcome = "held"        // the store holds a newer value, and the gate holds it
-	Unreachable Outcome = "unreachable" // the store can't be read, or not this path; the last good value stays
+	Held        Outcome = "held"        // the store has a newer value, and the gate holds it back
+	Unreachable Outcome = "unreachable" // the store or this path can't be read, or the file not written
 )
 
 // Refresh reads file's path now, waits until the outcome is known, and returns it with the file's state. have names the
 // file that the caller read; refused says that the caller saw its value refused, which the gate then checks itself.
 //
-// Concurrent calls share one read, and all callers together can't cause more than ten reads a second. It blocks for as
-// long as the store, the gate and ctx let it; its errors are ErrNoFile and ctx's.
+// Concurrent calls share one read, and all callers together can't cause more than ten reads within any second. While the
+// store as a whole fails it returns at once. Otherwise it blocks for as long as the store, the gate and ctx let it; its errors
+// are ErrNoFile and ctx's.
 func (l *Loop) Refresh(ctx context.Context, name string, have secret.Identity, refused bool) (Outcome, FileStatus, error) {
 	f := l.file(name)
 	if f == nil {
@@ -42,6 +43,7 @@ func (l *Loop) Refresh(ctx context.Context, name string, have secret.Identity, r
 		f.mu.Lock()
 		f.claimed = true
 		f.mu.Unlock()
+		signal(f.hasten) // a held value needs less proof then, and no store
 	}
 	if l.store.failure() == nil {
 		if err := f.path.ask(ctx); err != nil {
@@ -61,7 +63,8 @@ func (l *Loop) Refresh(ctx context.Context, name string, have secret.Identity, r
 }
 
 // Acknowledge notes that the value of the file named by id is in use, and has been since at. It returns ErrNoFile or
-// ErrNotInForce, and then changes nothing.
+// ErrNotInForce, and then changes nothing. The same value may be acknowledged again, under the identity that a repair gave
+// it: it stays in use since it first was.
 func (l *Loop) Acknowledge(name string, id secret.Identity, at time.Time) error {
 	f := l.file(name)
 	if f == nil {
@@ -69,22 +72,24 @@ func (l *Loop) Acknowledge(name string, id secret.Identity, at time.Time) error 
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.status.Rendered || f.status.Identity != id {
+	s := &f.status
+	if !s.Rendered || s.Identity != id {
 		return ErrNotInForce
 	}
-	if f.status.InUse.Identity == id {
+	if f.inUse {
+		s.InUse.Identity = id
 		return nil
 	}
-	again := f.status.InUse.Version == f.status.Published && !f.status.InUse.Since.IsZero()
-	f.status.InUse.Identity = id
-	if again { // the same value under a new identity, after a repair
-		return nil
+	if now := time.Now(); at.After(now) {
+		at = now
 	}
-	f.status.InUse.Version, f.status.InUse.Since = f.status.Published, at
-	if lag := at.Sub(f.status.Changed); !f.status.Changed.IsZero() {
-		f.status.InUse.Lag = max(0, lag)
+	f.inUse = true
+	s.Unproven = ""
+	s.InUse = InUse{Version: s.Published, Identity: id, Since: at}
+	if !s.Changed.IsZero() {
+		s.InUse.Lag = max(0, at.Sub(s.Changed))
 	}
-	f.log.Info("in use", "version", f.status.Published.String(), "after", f.status.InUse.Lag.String())
+	f.log.Info("in use", "version", s.Published.String(), "after", s.InUse.Lag.String())
 	return nil
 }
 

@@ -15,38 +15,28 @@ import (
 // file is one rendered file: what is in force, and what keeps a newer value from it.
 type file struct {
 	Secret
-	path *path
-	sink Sink
-	gate Gate
-	log  *slog.Logger
+	path   *path
+	sink   Sink
+	gate   Gate
+	log    *slog.Logger
+	hasten chan struct{} // capacity one: the held value is to be looked at now
 
 	turning sync.Mutex   // held while the file may be changed, across the gate's and the sink's work
 	value   secret.Value // in force; zero before the first. Guarded by turning, as is the rest down to mu.
 	held    *held        // the newest value, while the gate holds it
-	refused secret.Value // the last value that the gate refused
+	proving bool         // a goroutine judges held again
+	checked time.Time    // when the gate was last asked about value
+	refused refusals
 
-	mu      sync.Mutex // guards the rest; never held across work
-	status  FileStatus
-	problem problem
-	claimed bool // somebody says that the value in force is refused
+	mu       sync.Mutex // guards the rest; never held across work
+	status   FileStatus
+	problems problems
+	claimed  bool // somebody says that the value in force is refused
+	inUse    bool // what was acknowledged last is the value in force
 }
-
-// problem is why a file waits or is stale. It changes when its kind or reason does.
-type problem struct {
-	kind   source.Kind
-	reason string
-}
-
-// Kinds of problems that no store has.
-const (
-	// KindHeld: the gate refuses the store's newest value.
-	KindHeld source.Kind = "held"
-	// KindRender: the sink can't write.
-	KindRender source.Kind = "render"
-)
 
 func newFile(s Secret, p *path, c Config) *file {
-	f := &file{Secret: s, path: p, sink: c.Sink, gate: c.Gate, log: c.Log.With("file", s.File)}
+	f := &file{Secret: s, path: p, sink: c.Sink, gate: c.Gate, log: c.Log.With("file", s.File), hasten: make(chan struct{}, 1)}
 	f.status = FileStatus{File: s.File, Ref: s.Ref}
 	value, id, err := c.Sink.Adopt(s.File)
 	switch {
@@ -70,20 +60,37 @@ func (f *file) take(ctx context.Context, record *source.Record) {
 	value, err := record.Value(f.Ref.Field)
 	if err != nil {
 		f.release()
-		f.fail(err)
+		f.trouble(reading, problemOf(err))
 		f.keep()
 		return
 	}
-	if value.Equal(f.value) {
+	f.trouble(reading, problem{})
+	switch {
+	case value.Equal(f.value):
 		f.release()
-		f.checkClaim(ctx)
+		f.checkInForce(ctx)
 		f.publish(value, record.Version, "")
-		return
+	case f.held != nil && value.Equal(f.held.value):
+		f.holdAs(record.Version)
+		f.keep()
+		f.reconsider(ctx)
+	default:
+		f.judge(ctx, value, record.Version)
 	}
-	f.judge(ctx, value, record.Version)
 }
 
-// seen notes what the store answered, and reports whether it is news: not older than what is in force.
+// lose notes that the path can't be read. A value that the store has no more isn't waited for.
+func (f *file) lose(err error) {
+	f.turning.Lock()
+	defer f.turning.Unlock()
+	p := problemOf(err)
+	if p.kind == source.NotFound {
+		f.release()
+	}
+	f.trouble(reading, p)
+}
+
+// seen notes what the store answered, and reports whether it is news: not older than what it answered before.
 func (f *file) seen(v secret.Version) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -99,7 +106,7 @@ func (f *file) seen(v secret.Version) bool {
 func (f *file) publish(value secret.Value, version secret.Version, unproven string) {
 	id, written, err := f.sink.Render(f.File, value)
 	if err != nil {
-		f.trouble(problem{KindRender, err.Error()})
+		f.trouble(rendering, problem{KindRender, err.Error()})
 		return
 	}
 	changed := !value.Equal(f.value)
@@ -116,22 +123,22 @@ func (f *file) publish(value secret.Value, version secret.Version, unproven stri
 	case written:
 		f.log.Warn("repaired: the file didn't hold what was rendered", "version", version.String())
 	}
-	f.trouble(problem{})
+	f.trouble(rendering, problem{})
 }
 
 func (f *file) notePublished(id secret.Identity, version secret.Version, changed, written bool, unproven string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !written && f.status.InUse.Identity == f.status.Identity {
-		f.status.InUse.Version = version // equal bytes under a new version: what is in use moves along
-	}
 	f.status.Rendered, f.status.Identity, f.status.Published = true, id, version
 	if written {
 		f.status.Renders++
 	}
 	if changed {
 		f.status.Changed, f.status.Unproven = time.Now(), unproven
-		f.status.Refused, f.claimed = false, false
+		f.status.Refused, f.claimed, f.inUse = false, false, false
+	}
+	if f.inUse {
+		f.status.InUse.Version = version // equal bytes under a new version: what is in use moves along
 	}
 }
 
@@ -142,9 +149,10 @@ func (f *file) keep() {
 	}
 	id, written, err := f.sink.Render(f.File, f.value)
 	if err != nil {
-		f.trouble(problem{KindRender, err.Error()})
+		f.trouble(rendering, problem{KindRender, err.Error()})
 		return
 	}
+	f.trouble(rendering, problem{})
 	if !written {
 		return
 	}
@@ -162,36 +170,8 @@ func (f *file) repair() {
 	f.keep()
 }
 
-func (f *file) fail(err error) {
-	p := problem{kindOf(err), err.Error()}
-	if e, ok := asSourceError(err); ok {
-		p.reason = e.Reason
-	}
-	f.trouble(p)
-}
-
-// trouble notes what is wrong, or with a zero problem that nothing is, and logs the change.
-func (f *file) trouble(p problem) {
-	f.mu.Lock()
-	before := f.problem
-	f.problem = p
-	rendered := f.status.Rendered
-	f.mu.Unlock()
-	switch {
-	case p == before:
-	case p == problem{}:
-		f.log.Info("in step with the store again")
-	case rendered:
-		f.log.Warn("the last good value stays in force", "kind", p.kind, "reason", p.reason)
-	default:
-		f.log.Warn("not rendered yet", "kind", p.kind, "reason", p.reason)
-	}
-}
-
 func (f *file) expectNext(t time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.status.Next = t
 }
-
-func asSourceError(err error) (*source.Error, bool) { return errors.AsType[*source.Error](err) }

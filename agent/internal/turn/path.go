@@ -2,6 +2,7 @@ package turn
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -20,23 +21,44 @@ type path struct {
 }
 
 func (p *path) run(ctx context.Context) {
-	var due time.Time // of the next read
+	tick := p.loop.config.Poll * 5 / 4 // reads that are no further apart than a poll leave nothing to do between them
+	var due, mend time.Time
 	for ctx.Err() == nil {
-		if asking := p.takeAsking(ctx); len(asking) > 0 || !time.Now().Before(due) {
-			due = time.Now().Add(p.turn(ctx))
-			for _, answered := range asking {
-				close(answered)
+		wait := time.Until(due)
+		if wait > 0 && p.isAsked() {
+			free, ok := p.loop.asked.take()
+			wait = min(wait, free)
+			if ok {
+				wait = 0
 			}
 		}
-		next := due
-		for _, f := range p.files {
-			if again := f.rejudge(ctx); !again.IsZero() && again.Before(next) {
-				next = again
-			}
-			f.expectNext(due)
+		if wait <= 0 {
+			due = p.answer(ctx)
+			mend = time.Now().Add(tick)
+			continue
 		}
-		pause(ctx, time.Until(next), p.wake)
+		if !time.Now().Before(mend) {
+			p.repair()
+			mend = time.Now().Add(tick)
+		}
+		pause(ctx, min(wait, time.Until(mend)), p.wake)
 	}
+}
+
+// answer reads the path for all who wait for that, and returns when to read it next.
+func (p *path) answer(ctx context.Context) (due time.Time) {
+	p.mu.Lock()
+	asking := p.asking
+	p.asking = nil
+	p.mu.Unlock()
+	due = time.Now().Add(p.turn(ctx))
+	for _, f := range p.files {
+		f.expectNext(due)
+	}
+	for _, answered := range asking {
+		close(answered)
+	}
+	return due
 }
 
 // turn goes once from the store to the files, and returns how long to wait before the next time.
@@ -48,18 +70,19 @@ func (p *path) turn(ctx context.Context) time.Duration {
 	wait := jitter(p.loop.config.Poll)
 	if err != nil {
 		for _, f := range p.files {
-			f.fail(err)
+			f.lose(err)
 		}
 		p.repair()
 		// A broken secret is asked for no more often than a good one.
 		return max(wait, retryAfter(err))
 	}
 	defer record.Clear()
-	var wg sync.WaitGroup
-	for _, f := range p.files {
-		wg.Go(func() { f.take(ctx, record) })
+	var others sync.WaitGroup
+	for _, f := range p.files[1:] {
+		others.Go(func() { f.take(ctx, record) })
 	}
-	wg.Wait()
+	p.files[0].take(ctx, record)
+	others.Wait()
 	if record.RefreshAfter > 0 {
 		return jitter(record.RefreshAfter)
 	}
@@ -81,10 +104,7 @@ func (p *path) ask(ctx context.Context) error {
 	p.mu.Lock()
 	p.asking = append(p.asking, answered)
 	p.mu.Unlock()
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
+	signal(p.wake)
 	select {
 	case <-answered:
 	case <-fails:
@@ -94,21 +114,13 @@ func (p *path) ask(ctx context.Context) error {
 	return nil
 }
 
-// takeAsking returns those who wait for the read that now begins. It waits first if they come too often.
-func (p *path) takeAsking(ctx context.Context) []chan struct{} {
-	p.mu.Lock()
-	waiting := len(p.asking)
-	p.mu.Unlock()
-	if waiting == 0 {
-		return nil
-	}
-	p.loop.asked.Wait(ctx) // an error is ctx's, which the caller looks at
+func (p *path) isAsked() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	asking := p.asking
-	p.asking = nil
-	return asking
+	return len(p.asking) > 0
 }
+
+func asSourceError(err error) (*source.Error, bool) { return errors.AsType[*source.Error](err) }
 
 func retryAfter(err error) time.Duration {
 	if e, ok := asSourceError(err); ok {

@@ -1,7 +1,6 @@
 package turn
 
 import (
-	"maps"
 	"time"
 
 	"github.com/keyturn/keyturn/agent/internal/secret"
@@ -32,13 +31,16 @@ type FileStatus struct {
 	Renders uint64
 	// Changed is when the file last got other bytes; Read when the store last answered; Next when it will be asked again.
 	Changed, Read, Next time.Time
-	// Unproven says why the value in force was published without proof; empty if it was proven.
+	// Unproven says why the value in force was published without proof; empty if it was proven, or acknowledged since.
 	Unproven string
 	// Refused: the value in force is known to be refused.
 	Refused bool
-	// Held is the version that the gate holds back since HeldSince, which is zero if it holds none.
-	Held      secret.Version
-	HeldSince time.Time
+	// Held is the version that the gate holds back since HeldSince, which is zero if it holds none, because of HeldReason.
+	// HeldNext is when it is judged again; zero if only another value can help.
+	Held       secret.Version
+	HeldSince  time.Time
+	HeldReason string
+	HeldNext   time.Time
 	// InUse is what was acknowledged last.
 	InUse InUse
 	// Kind and Reason say why the file waits or is stale; both are empty while it is in step with the store.
@@ -57,12 +59,13 @@ type InUse struct {
 
 // Status returns the state as it is now. It never blocks on the store, the gate or the sink.
 func (l *Loop) Status() Status {
-	s := Status{Outage: l.store.failure(), Files: make([]FileStatus, len(l.files))}
-	l.store.mu.Lock()
-	s.Failures = maps.Clone(l.store.failures)
-	l.store.mu.Unlock()
+	outage, probe, failures := l.store.state()
+	s := Status{Outage: outage, Failures: failures, Files: make([]FileStatus, len(l.files))}
 	for i, f := range l.files {
-		s.Files[i] = f.snapshot(s.Outage)
+		s.Files[i] = f.snapshot(outage)
+		if outage != nil {
+			s.Files[i].Next = probe
+		}
 	}
 	return s
 }
@@ -70,8 +73,8 @@ func (l *Loop) Status() Status {
 func (f *file) snapshot(outage *source.Error) FileStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := f.status
-	s.Kind, s.Reason = f.problem.kind, f.problem.reason
+	s, p := f.status, f.problems.first()
+	s.Kind, s.Reason = p.kind, p.reason
 	if outage != nil {
 		s.Kind, s.Reason = outage.Kind, outage.Reason
 	} else if s.Reason == "" && !s.Rendered {

@@ -3,6 +3,7 @@ package turn
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -34,7 +35,9 @@ type store struct {
 type outage struct {
 	since time.Time
 	err   *source.Error
+	probe time.Time // when the next one begins
 	over  chan struct{}
+	said  map[string]bool // the reasons that were logged
 }
 
 func newStore(s source.Source, log *slog.Logger) *store {
@@ -45,10 +48,11 @@ func newStore(s source.Source, log *slog.Logger) *store {
 // this path alone, or ctx's.
 func (s *store) fetch(ctx context.Context, path string, idle func()) (*source.Record, error) {
 	for {
-		if err := s.waitUntilUp(ctx, idle); err != nil {
+		if err := s.enter(ctx, idle); err != nil {
 			return nil, err
 		}
-		record, err := s.read(ctx, path)
+		record, err := s.source.Fetch(ctx, path)
+		<-s.slots
 		down, first := s.down(err)
 		if !down {
 			return record, err
@@ -59,39 +63,36 @@ func (s *store) fetch(ctx context.Context, path string, idle func()) (*source.Re
 	}
 }
 
-func (s *store) read(ctx context.Context, path string) (*source.Record, error) {
+// earlier reads a version of path before the newest. It doesn't wait through an outage, and counts no failure.
+func (s *store) earlier(ctx context.Context, path string, number int) (*source.Record, error) {
+	if failure := s.failure(); failure != nil {
+		return nil, failure
+	}
 	select {
 	case s.slots <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	defer func() { <-s.slots }()
-	return s.source.Fetch(ctx, path)
+	return s.source.(source.Historian).FetchVersion(ctx, path, number)
 }
 
-// probe retries path until the answer is no longer about the store, and so ends the outage for all.
-func (s *store) probe(ctx context.Context, path string, idle func()) (*source.Record, error) {
+// enter takes a slot while the store is up. Those who queued for one when an outage began don't follow each other into it.
+func (s *store) enter(ctx context.Context, idle func()) error {
 	for {
-		pause(ctx, s.untilProbe(), nil)
-		if ctx.Err() != nil {
-			s.up(ctx.Err())
-			return nil, ctx.Err()
+		if err := s.waitUntilUp(ctx, idle); err != nil {
+			return err
 		}
-		idle()
-		record, err := s.source.Fetch(ctx, path)
-		if down, _ := s.down(err); !down {
-			s.up(ctx.Err())
-			return record, err
+		select {
+		case s.slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
+		if s.failure() == nil {
+			return nil
+		}
+		<-s.slots
 	}
-}
-
-// untilProbe returns the wait before the next probe: full jitter, and never before the store allows it.
-func (s *store) untilProbe() time.Duration {
-	spread := minProbe + rand.N(maxProbe-minProbe)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return max(spread, s.outage.err.RetryAfter)
 }
 
 func (s *store) waitUntilUp(ctx context.Context, idle func()) error {
@@ -116,6 +117,33 @@ func (s *store) waitUntilUp(ctx context.Context, idle func()) error {
 	}
 }
 
+// probe retries path until the answer is no longer about the store, and so ends the outage for all.
+func (s *store) probe(ctx context.Context, path string, idle func()) (*source.Record, error) {
+	for {
+		pause(ctx, s.untilProbe(), nil)
+		if ctx.Err() != nil {
+			s.up(ctx.Err())
+			return nil, ctx.Err()
+		}
+		idle()
+		record, err := s.source.Fetch(ctx, path)
+		if down, _ := s.down(err); !down {
+			s.up(ctx.Err())
+			return record, err
+		}
+	}
+}
+
+// untilProbe returns the wait before the next probe: full jitter, and never before the store allows it.
+func (s *store) untilProbe() time.Duration {
+	spread := minProbe + rand.N(maxProbe-minProbe)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	wait := max(spread, s.outage.err.RetryAfter)
+	s.outage.probe = time.Now().Add(wait)
+	return wait
+}
+
 // down counts err, and reports whether it says that the store as a whole fails, and whether this is the first to find out.
 func (s *store) down(err error) (down, first bool) {
 	e, ok := asSourceError(err)
@@ -130,10 +158,12 @@ func (s *store) down(err error) (down, first bool) {
 	}
 	first = s.outage == nil
 	if first {
-		s.outage = &outage{since: time.Now(), err: e, over: make(chan struct{})}
+		s.outage = &outage{since: time.Now(), err: e, over: make(chan struct{}), said: map[string]bool{}}
 		close(s.failing)
 	}
-	if first || s.outage.err.Kind != e.Kind || s.outage.err.Reason != e.Reason {
+	// A reason that differs between attempts, such as the address of the node that was tried, is not news each time.
+	if e.Kind != s.outage.err.Kind || !s.outage.said[e.Reason] {
+		s.outage.said[e.Reason] = true
 		s.log.Warn("the store fails; what was rendered stays in force", "kind", e.Kind, "reason", e.Reason)
 	}
 	s.outage.err = e
@@ -168,24 +198,12 @@ func (s *store) failure() *source.Error {
 	return s.outage.err
 }
 
-// keep keeps the source's access alive until ctx ends. Its failures don't stop the reads: the access may still hold.
-func (s *store) keep(ctx context.Context, keeper source.Keeper) {
-	reason := ""
-	for ctx.Err() == nil {
-		if s.waitUntilUp(ctx, func() {}) != nil {
-			return
-		}
-		next, err := keeper.Keep(ctx)
-		if err != nil && ctx.Err() == nil {
-			next = minProbe + rand.N(maxProbe-minProbe)
-			if r := err.Error(); r != reason {
-				reason = r
-				s.log.Warn("the access to the store can't be renewed", "reason", r)
-			}
-		} else if err == nil && reason != "" {
-			reason = ""
-			s.log.Info("the access to the store is renewed")
-		}
-		pause(ctx, next, nil)
+// state returns what Status tells of the store: what it fails with, when it is probed next, and the failures so far.
+func (s *store) state() (failure *source.Error, probe time.Time, failures map[source.Kind]uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.outage != nil {
+		failure, probe = s.outage.err, s.outage.probe
 	}
+	return failure, probe, maps.Clone(s.failures)
 }

@@ -3,7 +3,7 @@
 //
 // A path in the store is read by one goroutine, whatever the number of its fields, so one path's failure can't delay
 // another's. Between all of them and the store stands one outage: when the store itself fails, a single probe stands
-// for everybody.
+// for everybody. A value that the gate holds is judged again by a goroutine of its own, whatever the store does meanwhile.
 //
 // Whatever fails, the last good value stays in force and in its file, and Status says what is wrong.
 //
@@ -17,8 +17,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/keyturn/keyturn/agent/internal/secret"
 	"github.com/keyturn/keyturn/agent/internal/source"
@@ -37,8 +35,8 @@ type Sink interface {
 type Gate interface {
 	// Judge judges a value that the store holds and that is not in force.
 	Judge(ctx context.Context, c Candidate) Verdict
-	// Refused reports whether the value in force of file is known to be no good any more.
-	Refused(ctx context.Context, file string, inForce secret.Value) bool
+	// Refused asks whether the value in force of file is refused where it is used; known is false if that can't be told.
+	Refused(ctx context.Context, file string, inForce secret.Value) (refused, known bool)
 }
 
 // Candidate is a value to judge.
@@ -48,7 +46,7 @@ type Candidate struct {
 	Value, InForce secret.Value
 	// Claimed: somebody says that InForce is refused. Known: it is known to be.
 	Claimed, Known bool
-	// RefusedBefore: this very value was refused once.
+	// RefusedBefore: Value was refused once, and has not been accepted since.
 	RefusedBefore bool
 }
 
@@ -87,16 +85,14 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// maxAsked bounds the reads a second that callers of Refresh can cause, all paths together.
-const maxAsked = 10
-
 // Loop keeps files in step with a store. Its methods are safe for concurrent use; Run may be called once.
 type Loop struct {
 	config Config
 	store  *store
-	asked  *rate.Limiter
+	asked  budget
 	paths  []*path
 	files  []*file // in the order of Config.Secrets
+	work   sync.WaitGroup
 }
 
 // New adopts the files that stand already and prepares the loop. It doesn't ask the store.
@@ -104,7 +100,7 @@ func New(c Config) *Loop {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &Loop{config: c, store: newStore(c.Source, c.Log), asked: rate.NewLimiter(maxAsked, 1)}
+	l := &Loop{config: c, store: newStore(c.Source, c.Log)}
 	byPath := map[string]*path{}
 	for _, s := range c.Secrets {
 		p := byPath[s.Ref.Path]
@@ -122,13 +118,12 @@ func New(c Config) *Loop {
 
 // Run reads, judges and renders until ctx ends, then waits for all that it started. No failure of the store ends it.
 func (l *Loop) Run(ctx context.Context) {
-	var wg sync.WaitGroup
-	defer wg.Wait()
+	defer l.work.Wait()
 	if keeper, ok := l.config.Source.(source.Keeper); ok {
-		wg.Go(func() { l.store.keep(ctx, keeper) })
+		l.work.Go(func() { l.store.keep(ctx, keeper) })
 	}
 	for _, p := range l.paths {
-		wg.Go(func() { p.run(ctx) })
+		l.work.Go(func() { p.run(ctx) })
 	}
 }
 
@@ -145,5 +140,13 @@ func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) {
 	case <-t.C:
 	case <-wake:
 	case <-ctx.Done():
+	}
+}
+
+// signal wakes whoever pauses on wake, or the next who does. It never blocks.
+func signal(wake chan<- struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
 	}
 }
