@@ -16,8 +16,11 @@ import (
 // mode is what a rendered file has, exactly.
 const mode fs.FileMode = 0o600
 
+// maxAdopted bounds what is taken over; no render of a key is nearly as long.
+const maxAdopted = 64 << 10
+
 // Adopt returns what file holds, if it passes the checks that a render would have made sure of: a regular file, 0600, ours,
-// in memory. A file that is missing is fs.ErrNotExist; any other error says what is wrong with it.
+// in memory, neither empty nor huge. A file that is missing is fs.ErrNotExist; any other error says what is wrong with it.
 func (d *Dir) Adopt(file string) (secret.Value, secret.Identity, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -26,6 +29,9 @@ func (d *Dir) Adopt(file string) (secret.Value, secret.Identity, error) {
 		return secret.Value{}, secret.Identity{}, err
 	}
 	defer f.Close()
+	if info.Size() == 0 || info.Size() > maxAdopted {
+		return secret.Value{}, secret.Identity{}, fmt.Errorf("%s/%s has %d bytes, which no key has", d.path, file, info.Size())
+	}
 	content := make([]byte, info.Size())
 	defer clear(content)
 	if _, err := io.ReadFull(f, content); err != nil {
