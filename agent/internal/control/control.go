@@ -48,9 +48,10 @@ type RefreshRequest struct {
 
 // Refreshed is the answer to it: how the file stands after the store was read.
 type Refreshed struct {
-	// Outcome is published, unchanged, held or unreachable.
-	Outcome  turn.Outcome    `json:"outcome"`
-	Reason   string          `json:"reason,omitempty"`
+	// Outcome is published, unchanged, held or unreachable; Reason says why, for the last two.
+	Outcome turn.Outcome `json:"outcome"`
+	Reason  string       `json:"reason,omitempty"`
+	// Version and Identity are those of the file as it stands; zero if it doesn't.
 	Version  string          `json:"version,omitempty"`
 	Identity secret.Identity `json:"identity"`
 }
@@ -102,13 +103,31 @@ func (s *Server) refresh(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		http.Error(w, "the outcome isn't known yet: ask again", http.StatusGatewayTimeout)
 	default:
-		respond(w, Refreshed{Outcome: outcome, Reason: file.Reason, Version: file.Published.String(), Identity: file.Identity})
+		respond(w, refreshed(outcome, file))
 	}
+}
+
+func refreshed(outcome turn.Outcome, f turn.FileStatus) Refreshed {
+	r := Refreshed{Outcome: outcome, Identity: f.Identity}
+	switch outcome {
+	case turn.Held:
+		r.Reason = f.HeldReason
+	case turn.Unreachable:
+		r.Reason = f.Reason
+	}
+	if f.Rendered && !f.Read.IsZero() {
+		r.Version = f.Published.String()
+	}
+	return r
 }
 
 func (s *Server) ack(w http.ResponseWriter, r *http.Request) {
 	var request AckRequest
 	if !decode(w, r, &request) {
+		return
+	}
+	if request.At.IsZero() {
+		http.Error(w, "the time of the first success is missing", http.StatusBadRequest)
 		return
 	}
 	switch err := s.loop.Acknowledge(request.File, request.Identity, request.At); {

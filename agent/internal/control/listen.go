@@ -21,32 +21,49 @@ const (
 	connections = 64
 	// watch is how often the socket is looked after: whoever replaces the directory takes it away.
 	watch = time.Second
+	// farewell bounds the wait for requests that are under way at the end.
+	farewell = time.Second
 )
 
 // ErrInUse is what Serve returns, wrapped, if another process answers on the socket.
 var ErrInUse = errors.New("another process answers there")
 
 // Serve answers on the socket at path until ctx ends, then removes it. A socket that nobody answers on any more is
-// replaced, now and whenever the one at path is no longer this server's.
+// replaced. Its error says why the socket can't be made; once it could, it is made anew for as long as it takes whenever
+// somebody has taken it away.
 func (s *Server) Serve(ctx context.Context, path string) error {
+	l, err := listen(path)
+	if err != nil {
+		return err
+	}
+	reason := ""
 	for {
-		l, err := listen(path)
-		if err != nil {
-			return err
+		if l != nil {
+			reason = ""
+			if err := s.serve(ctx, l, path); err != nil || ctx.Err() != nil {
+				return err
+			}
+			s.log.Warn("the socket was taken away; making it anew", "path", path)
 		}
-		if err := s.serve(ctx, l, path); err != nil || ctx.Err() != nil {
-			return err
+		if l, err = listen(path); err != nil {
+			if r := err.Error(); r != reason {
+				reason = r
+				s.log.Warn("the socket can't be made; trying again", "reason", r)
+			}
+			if !pause(ctx, watch) {
+				return nil
+			}
 		}
-		s.log.Warn("the socket was taken away; making it anew", "path", path)
 	}
 }
 
-// serve answers on l until ctx ends or l's socket is no longer the one at path.
+// serve answers on l until ctx ends or l's socket is no longer the one at path. It waits for the requests that it began.
 func (s *Server) serve(ctx context.Context, l *net.UnixListener, path string) error {
 	own, err := os.Lstat(path)
 	if err != nil {
-		return errors.Join(err, l.Close())
+		return l.Close() // it was taken away at once
 	}
+	ctx, cancel := context.WithCancel(ctx)
 	server := &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: 2 * time.Second,
@@ -55,17 +72,18 @@ func (s *Server) serve(ctx context.Context, l *net.UnixListener, path string) er
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    4 << 10,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
-	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for ctx.Err() == nil && isStill(own, path) {
-			select {
-			case <-time.After(watch):
-			case <-ctx.Done():
-			}
+		for isStill(own, path) && pause(ctx, watch) {
 		}
-		server.Close()
+		cancel() // whoever waits for a refresh is told to ask again
+		bounded, release := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+		defer release()
+		if server.Shutdown(bounded) != nil {
+			server.Close()
+		}
 	})
 	err = server.Serve(netutil.LimitListener(&peers{l, s}, connections))
 	cancel()
@@ -79,6 +97,18 @@ func (s *Server) serve(ctx context.Context, l *net.UnixListener, path string) er
 	return err
 }
 
+// pause waits for d, and reports false if ctx ends first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 func isStill(own fs.FileInfo, path string) bool {
 	now, err := os.Lstat(path)
 	return err == nil && os.SameFile(own, now)
@@ -86,12 +116,18 @@ func isStill(own fs.FileInfo, path string) bool {
 
 // listen makes the socket, 0600, in place of one that nobody answers on.
 func listen(path string) (*net.UnixListener, error) {
-	if c, err := net.Dial("unix", path); err == nil {
+	c, err := net.DialTimeout("unix", path, watch)
+	if err == nil {
 		c.Close()
-		return nil, fmt.Errorf("%s: %w: stop it, or set AGENT_DIR to another directory", path, ErrInUse)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, unix.ECONNREFUSED): // only that says that nobody listens; a busy process refuses otherwise
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("%s: %w: stop it, or set AGENT_DIR to another directory", path, ErrInUse)
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {

@@ -59,6 +59,8 @@ type Held struct {
 	Version string    `json:"version"`
 	Since   time.Time `json:"since"`
 	Reason  string    `json:"reason"`
+	// Next is when it is judged again; missing if only another value can help.
+	Next time.Time `json:"next_try_at,omitzero"`
 }
 
 func report(s turn.Status) Status {
@@ -88,7 +90,7 @@ func reportFile(f turn.FileStatus) File {
 		r.InUse = &InUse{f.InUse.Version.String(), f.InUse.Since, f.InUse.Lag.Seconds()}
 	}
 	if !f.HeldSince.IsZero() {
-		r.Held = &Held{f.Held.String(), f.HeldSince, f.Reason}
+		r.Held = &Held{f.Held.String(), f.HeldSince, f.HeldReason, f.HeldNext}
 	}
 	return r
 }
@@ -108,7 +110,7 @@ func Ask(ctx context.Context, path string) ([]byte, error) {
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("no agent answers at %s: start it, or set AGENT_DIR to where it renders", path)
+		return nil, fmt.Errorf("no agent answers at %s: start it, set AGENT_DIR to where it renders, and run this under its uid", path)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
