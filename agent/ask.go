@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +15,9 @@ import (
 	"github.com/keyturn/keyturn/agent/internal/observe"
 )
 
+// maxAnswer bounds what is read of an agent's answer; thousands of files fit.
+const maxAnswer = 16 << 20
+
 // health asks the agent that listens at AGENT_LISTEN, for images that have no shell to ask with.
 func health(ctx context.Context, c Config) error {
 	ctx, cancel := context.WithTimeout(ctx, farewell)
@@ -24,16 +28,17 @@ func health(ctx context.Context, c Config) error {
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
 	if err != nil {
-		return err
+		return errors.New("AGENT_LISTEN is no address to ask at")
 	}
-	response, err := http.DefaultClient.Do(request)
+	direct := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy
+	response, err := direct.Do(request)
 	if err != nil {
-		return fmt.Errorf("no agent answers at AGENT_LISTEN: %w", err)
+		return errors.New("no agent answers at AGENT_LISTEN: start it, or set AGENT_LISTEN as it is set there")
 	}
 	defer response.Body.Close()
 	var body observe.Readiness
-	if err := json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&body); err != nil {
-		return fmt.Errorf("what answers at AGENT_LISTEN is no agent: %w", err)
+	if json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(&body) != nil {
+		return errors.New("what answers at AGENT_LISTEN is no agent: set AGENT_LISTEN as it is set there")
 	}
 	if body.Ready {
 		return nil

@@ -17,11 +17,7 @@ import (
 var version, commit = "devel", ""
 
 // Exit codes.
-const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
-)
+const exitDone, exitFailed, exitUsage = 0, 1, 2
 
 // usageError marks errors that the caller mends by calling or configuring the agent otherwise.
 type usageError struct{ error }
@@ -52,29 +48,30 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if len(args) > 0 {
 		command = args[0]
 	}
+	asJSON := command == "status" && len(args) == 2 && args[1] == "-json"
 	switch command {
 	case "-h", "-help", "--help", "help":
 		return usage(stdout)
 	case "version", "-version", "--version":
 		_, err := fmt.Fprintf(stdout, "keyturn-agent %s %s %s\n", build().Version, build().Commit, build().Go)
 		return err
+	case "run", "health", "status":
+		if len(args) > 1 && !asJSON {
+			return usageError{fmt.Errorf("%s doesn't take these arguments: see keyturn-agent -h", command)}
+		}
+	default:
+		return usageError{errors.New("there is no such command: see keyturn-agent -h")}
 	}
-	asJSON := command == "status" && len(args) == 2 && args[1] == "-json"
-	if len(args) > 1 && !asJSON {
-		return usageError{fmt.Errorf("%s doesn't take these arguments: see keyturn-agent -h", command)}
-	}
-	c, notes, err := load(environ)
-	if err != nil {
+	c, note, err := load(environ, stderr)
+	switch {
+	case err != nil:
 		return usageError{err}
-	}
-	switch command {
-	case "run":
-		debug.SetGCPercent(gcPercent)
-		return serve(ctx, c, c.logger(stderr, notes))
-	case "health":
+	case command == "health":
 		return health(ctx, c)
-	case "status":
+	case command == "status":
 		return status(ctx, c, asJSON, stdout)
 	}
-	return usageError{fmt.Errorf("there is no command %q: see keyturn-agent -h", command)}
+	debug.SetGCPercent(gcPercent)
+	note()
+	return serve(ctx, c)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -21,7 +21,6 @@ import (
 	"github.com/keyturn/keyturn/agent/internal/gate"
 	"github.com/keyturn/keyturn/agent/internal/observe"
 	"github.com/keyturn/keyturn/agent/internal/sink"
-	"github.com/keyturn/keyturn/agent/internal/source/vault"
 	"github.com/keyturn/keyturn/agent/internal/turn"
 )
 
@@ -35,42 +34,46 @@ const (
 )
 
 // serve renders until ctx ends. Its errors are about this machine or the configuration, never about the store.
-func serve(ctx context.Context, c Config, log *slog.Logger) (err error) {
+func serve(ctx context.Context, c Config) (err error) {
+	defer func() {
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+		defer cancel()
+		c.Store.Close(bounded)
+	}()
 	dir, err := sink.Open(c.Dir, sink.Options{AllowDisk: c.AllowDisk})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, leave(dir, c)) }()
-	store, err := vault.New(c.Vault, log)
-	if err != nil {
-		return usageError{err}
-	}
-	defer func() {
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
-		defer cancel()
-		store.Close(bounded)
-	}()
+	defer func() { err = errors.Join(err, leave(ctx, dir, c)) }()
 	listener, err := net.Listen("tcp", c.Listen)
 	if err != nil {
-		return fmt.Errorf("AGENT_LISTEN: %w: free the port or choose another", err)
+		return listenError(err)
 	}
 	defer c.Gemini.Close()
 	loop := turn.New(turn.Config{
-		Source: store, Gate: gate.New(c.Gemini, c.Validate...), Sink: dir, Secrets: c.Secrets, Poll: c.Poll, Log: log,
+		Source: c.Store, Gate: gate.New(c.Gemini, c.Validate...), Sink: dir, Secrets: c.Secrets, Poll: c.Poll, Log: c.Log,
 	})
-	socket := control.New(loop, log)
+	socket := control.New(loop, c.Log)
 	metrics := observe.Registry(observe.Facts{
-		Status: loop.Status, TokenExpiry: store.TokenExpiry, SkipVerify: c.SkipVerify, Build: build(),
+		Status: loop.Status, TokenExpiry: c.Store.TokenExpiry, SkipVerify: c.SkipVerify, Build: build(),
 		IgnoredAcks: socket.IgnoredAcks, RefusedPeers: socket.RefusedPeers,
 	})
-	log.Info("started", "version", build().Version, "files", len(c.Secrets), "dir", dir.Path(), "listen", listener.Addr().String())
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { loop.Run(ctx); return nil })
-	group.Go(func() error { return answer(ctx, listener, observe.Handler(loop.Status, metrics)) })
-	group.Go(func() error { return socket.Serve(ctx, filepath.Join(dir.Path(), socketName)) })
+	c.Log.Info("started", "version", build().Version, "files", len(c.Secrets), "dir", dir.Path(), "listen", listener.Addr().String())
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { loop.Run(running); return nil })
+	group.Go(func() error { return answer(running, listener, observe.Handler(loop.Status, metrics)) })
+	group.Go(func() error { return socket.Serve(running, filepath.Join(dir.Path(), socketName)) })
 	err = group.Wait()
-	log.Info("stopped")
+	c.Log.Info("stopped")
 	return err
+}
+
+// listenError doesn't quote the address, since it is a value of the configuration.
+func listenError(err error) error {
+	if code, ok := errors.AsType[syscall.Errno](err); ok {
+		return fmt.Errorf("AGENT_LISTEN can't be listened on: %w: free the port, or choose another", code)
+	}
+	return errors.New("AGENT_LISTEN names a host that is no address of this machine: write 127.0.0.1:PORT, or :PORT for all of them")
 }
 
 // answer serves h until ctx ends.
@@ -103,28 +106,16 @@ func answer(ctx context.Context, l net.Listener, h http.Handler) error {
 	return err
 }
 
-// leave does with the files what AGENT_ON_EXIT says.
-func leave(dir *sink.Dir, c Config) error {
+// leave does with the files what AGENT_ON_EXIT says if the agent was told to stop. One that fails leaves them: they are
+// the last good ones, and the next agent adopts them.
+func leave(stopped context.Context, dir *sink.Dir, c Config) error {
 	var err error
-	if !c.KeepOnExit {
+	if stopped.Err() != nil && !c.KeepOnExit {
 		for _, s := range c.Secrets {
 			err = errors.Join(err, dir.Remove(s.File))
 		}
 	}
 	return errors.Join(err, dir.Close())
-}
-
-func (c Config) logger(w io.Writer, notes []string) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.LogLevel}
-	var handler slog.Handler = slog.NewJSONHandler(w, options)
-	if c.LogText {
-		handler = slog.NewTextHandler(w, options)
-	}
-	log := slog.New(handler)
-	for _, note := range notes {
-		log.Warn(note)
-	}
-	return log
 }
 
 func build() observe.Build {
