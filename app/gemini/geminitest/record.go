@@ -34,9 +34,13 @@ type record struct {
 	next     int       // the oldest one in a full ring
 	running  int
 	inURLs   int
+	observe  func(Request)
 }
 
 func (r *record) add(q Request) {
+	if r.observe != nil {
+		r.observe(q)
+	}
 	r.counts[Count{q.Key, q.Method, q.Status, q.Complete}]++
 	if len(r.requests) < maxRequests {
 		r.requests = append(r.requests, q)
@@ -51,6 +55,14 @@ func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Concat(s.record.requests[s.record.next:], s.record.requests[:s.record.next])
+}
+
+// Observe has f called with each request from now on, as its answer ends and before it is recorded; nil ends that. f is
+// called with the server locked: it must be quick, and must not call the server.
+func (s *Server) Observe(f func(Request)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.record.observe = f
 }
 
 // Counts returns how many requests have been answered, by key and outcome: all of them since the start.
