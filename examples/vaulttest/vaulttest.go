@@ -68,14 +68,14 @@ const attempts = 3
 // Start starts a Vault and returns once it answers. ctx governs only that. The process dies with this one, even if this
 // one is killed.
 func Start(ctx context.Context, o Options) (*Server, error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	if o.Binary == "" {
+	if o.Binary == "" { // which may take minutes
 		var err error
 		if o.Binary, err = Binary(ctx, io.Discard); err != nil {
 			return nil, err
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	if o.RootToken == "" {
 		o.RootToken = "root-" + rand.Text()
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -82,6 +84,69 @@ func TestATakenPortIsAnErrorAndLeavesNothing(t *testing.T) {
 	if after := leftovers(t); after != before {
 		t.Errorf("temporary directories: %d before, %d after", before, after)
 	}
+}
+
+// Without VAULT_BIN and without a vault on PATH examples/devvault is asked. It finds its binary, whatever the directory.
+func TestBinaryIsWhatVariablePathOrBuildGive(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, "vault")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	goTool, err := exec.LookPath("go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect := func(what, want string) {
+		t.Helper()
+		if got, err := Binary(t.Context(), t.Output()); err != nil || got != want {
+			t.Errorf("%s: %s, %v, want %s", what, got, err, want)
+		}
+	}
+	t.Setenv("VAULT_BIN", program)
+	expect("VAULT_BIN", program)
+	t.Setenv("VAULT_BIN", filepath.Join(dir, "missing"))
+	if _, err := Binary(t.Context(), t.Output()); err == nil || !strings.Contains(err.Error(), "VAULT_BIN") {
+		t.Errorf("a VAULT_BIN that is missing: %v", err)
+	}
+	t.Setenv("VAULT_BIN", "")
+	t.Setenv("PATH", dir)
+	expect("PATH", program)
+
+	t.Setenv("PATH", filepath.Dir(goTool)+":/usr/bin:/bin")
+	if _, err := exec.LookPath("vault"); err == nil {
+		t.Skip("there is a vault beside go")
+	}
+	built := filepath.Join(dir, "keyturn", "vault-"+devvaultVersion(t)+"-"+runtime.GOOS+"-"+runtime.GOARCH)
+	if err := os.Mkdir(filepath.Dir(built), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(program, built); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOCACHE", goEnv(t, "GOCACHE"))
+	t.Setenv("XDG_CACHE_HOME", dir)
+	expect("devvault", built)
+}
+
+func goEnv(t *testing.T, name string) string {
+	t.Helper()
+	out, err := exec.Command("go", "env", name).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func devvaultVersion(t *testing.T) string {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-m", "-f", "{{.Version}}", "github.com/hashicorp/vault")
+	cmd.Dir = "../devvault"
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 func leftovers(t *testing.T) int {
