@@ -121,7 +121,10 @@ func (p *problems) vault(v variables, own unprefixed, log *slog.Logger) *vault.S
 	if own.VaultWrapTTL != "" {
 		p.say("VAULT_WRAP_TTL", "would wrap every answer of Vault: unset it")
 	}
-	if auth == "" {
+	if auth == "" { // New would say no more than that
+		if err := vault.CheckEnvironment(); err != nil {
+			p.found = append(p.found, err)
+		}
 		return nil
 	}
 	store, err := vault.New(c, log)

@@ -93,12 +93,19 @@ func New(c Config, log *slog.Logger) (*Source, error) {
 	default:
 		return nil, errors.New("AGENT_AUTH is none of token, approle, kubernetes, jwt, cert")
 	}
-	client, err := newClient()
-	if err != nil {
+	if err := CheckEnvironment(); err != nil {
 		return nil, err
 	}
-	client.close()
 	return &Source{config: c, log: log, turnstile: make(chan struct{}, 1)}, nil
+}
+
+// CheckEnvironment says what is wrong with VAULT_* variables, as New does. It quotes no value.
+func CheckEnvironment() error {
+	client, err := newClient()
+	if err == nil {
+		client.close()
+	}
+	return err
 }
 
 // Fetch implements source.Source. A token that has died is replaced, and the read made once more.
