@@ -29,8 +29,8 @@
 // Every write of content sets a file's mtime and its ctime to the same instant, and a rename sets the ctime alone. So a
 // file whose mtime is not its ctime, and whose inode is not the one that was there at the last look, has been renamed, and
 // is taken at once. Everything else waits until its ctime is old enough. The inode matters, since a chmod in the midst of
-// a write parts the two times as well. This was checked on tmpfs and ext4, with kernels that stamp files once a tick and
-// with those that stamp them finely (6.13 and later).
+// a write parts the two times as well. The tests hold it on tmpfs and on a disk's file system. To truncate a file empties
+// it an instant before it is stamped; the 60 ms that an error must last cover that.
 //
 // Who renames within the same tick of the clock as it wrote (up to 10 ms) and sets no mtime can't be told from a writer in
 // place, and waits the 60 ms; keyturn's agent sets the mtime. Who renames first and writes on is not waited for. On systems other
