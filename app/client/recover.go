@@ -21,7 +21,7 @@ const (
 
 // await blocks until the current generation is such as wanted says, and returns it; false if ctx ends first.
 func (c *Client) await(ctx context.Context, wanted func(*generation) bool) (number uint64, ok bool) {
-	for {
+	for ctx.Err() == nil {
 		news, current := c.nextNews(), uint64(0)
 		if l, ok := c.handle.Acquire(); ok {
 			current = l.Generation()
@@ -35,9 +35,9 @@ func (c *Client) await(ctx context.Context, wanted func(*generation) bool) (numb
 		case <-news:
 		case <-c.handle.After(current):
 		case <-ctx.Done():
-			return 0, false
 		}
 	}
+	return 0, false
 }
 
 // holds reports whether the generation with that number is still current and such as wanted says.
