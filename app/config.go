@@ -66,23 +66,12 @@ func load(environ []string) (Config, []string, error) {
 	c := Config{
 		KeyFile: v.KeyFile,
 		Socket:  socket(v),
-		Gemini: gemini.Config{
-			SDK:       gemini.SDK(p.oneOf("APP_SDK", v.SDK, sdks()...)),
-			Model:     v.Model,
-			BaseURL:   own.GoogleGeminiBaseURL,
-			AllowHTTP: p.boolean("APP_ALLOW_HTTP", v.AllowHTTP),
-		},
+		Gemini:  p.gemini(v, own),
 		Listen:  p.address("APP_LISTEN", v.Listen),
 		LogText: p.oneOf("APP_LOG_FORMAT", v.LogFormat, "json", "text") == "text",
 	}
 	if v.KeyFile != "" && !filepath.IsAbs(v.KeyFile) {
 		p.say("APP_KEY_FILE", "is not an absolute path: start it with /")
-	}
-	if err := gemini.CheckModel(v.Model); err != nil {
-		p.say("APP_MODEL", strings.TrimPrefix(err.Error(), "gemini: the model's name "))
-	}
-	if err := gemini.CheckEndpoint(own.GoogleGeminiBaseURL, c.Gemini.AllowHTTP); err != nil {
-		p.say("GOOGLE_GEMINI_BASE_URL", strings.TrimPrefix(err.Error(), "gemini: the base URL "))
 	}
 	if c.LogLevel.UnmarshalText([]byte(v.LogLevel)) != nil {
 		p.say("APP_LOG_LEVEL", "is none of debug, info, warn, error")
@@ -92,6 +81,26 @@ func load(environ []string) (Config, []string, error) {
 		notes = append(notes, note)
 	}
 	return c, notes, p.err()
+}
+
+func (p *problems) gemini(v variables, own unprefixed) gemini.Config {
+	var sdks []string
+	for _, sdk := range gemini.SDKs() {
+		sdks = append(sdks, string(sdk))
+	}
+	c := gemini.Config{
+		SDK:       gemini.SDK(p.oneOf("APP_SDK", v.SDK, sdks...)),
+		Model:     v.Model,
+		BaseURL:   own.GoogleGeminiBaseURL,
+		AllowHTTP: p.boolean("APP_ALLOW_HTTP", v.AllowHTTP),
+	}
+	if err := gemini.CheckModel(c.Model); err != nil {
+		p.say("APP_MODEL", strings.TrimPrefix(err.Error(), "gemini: the model's name "))
+	}
+	if err := gemini.CheckEndpoint(c.BaseURL, c.AllowHTTP); err != nil {
+		p.say("GOOGLE_GEMINI_BASE_URL", strings.TrimPrefix(err.Error(), "gemini: the base URL "))
+	}
+	return c
 }
 
 // static returns the key that serves if no file is named, and what to say about it.
@@ -121,14 +130,6 @@ func socket(v variables) string {
 		return v.AgentSocket
 	}
 	return filepath.Join(filepath.Dir(v.KeyFile), v.AgentSocket)
-}
-
-func sdks() []string {
-	var names []string
-	for _, sdk := range gemini.SDKs() {
-		names = append(names, string(sdk))
-	}
-	return names
 }
 
 // problems gathers what is wrong. It names variables, never their values: a key may have been pasted into the wrong one.

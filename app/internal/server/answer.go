@@ -79,7 +79,7 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, prompt strin
 		}
 	}
 	if events.send("done", struct {
-		Generation uint64 `json:"generation"`
+		Generation uint64 `json:"generation,omitempty"` // not known of an answer without a piece
 	}{last.Generation}) != nil {
 		return gone
 	}
