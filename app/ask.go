@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,8 +12,12 @@ import (
 	"github.com/keyturn/keyturn/app/internal/server"
 )
 
-// patience bounds what is asked of a running app.
-const patience = 3 * time.Second
+const (
+	// patience bounds what is asked of a running app.
+	patience = 3 * time.Second
+	// maxAnswer bounds what is read of its answer.
+	maxAnswer = 1 << 20
+)
 
 // health asks the app that listens at APP_LISTEN, for images that have no shell to ask with.
 func health(ctx context.Context, c Config) error {
@@ -26,17 +29,17 @@ func health(ctx context.Context, c Config) error {
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
 	if err != nil {
-		return err
+		return errors.New("APP_LISTEN is no address to ask at")
 	}
-	direct := &http.Transport{DisableKeepAlives: true} // a proxy of the environment's has no business here
-	response, err := direct.RoundTrip(request)
+	direct := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy
+	response, err := direct.Do(request)
 	if err != nil {
-		return fmt.Errorf("no app answers at APP_LISTEN: %w", err)
+		return errors.New("no app answers at APP_LISTEN: start it, or set APP_LISTEN as it is set there")
 	}
 	defer response.Body.Close()
 	var body server.Readiness
-	if err := json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&body); err != nil {
-		return fmt.Errorf("what answers at APP_LISTEN is no app: %w", err)
+	if json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(&body) != nil {
+		return errors.New("what answers at APP_LISTEN is no app: set APP_LISTEN as it is set there")
 	}
 	if !body.Ready {
 		return errors.New("not ready: " + body.Reason)

@@ -33,12 +33,20 @@ func environment(t *testing.T, pairs ...string) []string {
 	return os.Environ()
 }
 
+// loaded is load, with what it notes.
+func loaded(environ []string) (c Config, notes string, err error) {
+	var b bytes.Buffer
+	c, note, err := load(environ, &b)
+	note()
+	return c, b.String(), err
+}
+
 func TestWithoutVariablesTheDefaultsHold(t *testing.T) {
 	empty := []string{"APP_SDK=", "APP_MODEL=", "APP_ALLOW_HTTP=", "APP_LISTEN=", "APP_LOG_LEVEL=", "APP_LOG_FORMAT=",
 		"GEMINI_API_KEY=", "GOOGLE_GEMINI_BASE_URL="}
 	for name, pairs := range map[string][]string{"unset": nil, "set but empty": empty} {
-		c, notes, err := load(environment(t, pairs...))
-		if err != nil || len(notes) > 0 {
+		c, notes, err := loaded(environment(t, pairs...))
+		if err != nil || notes != "" {
 			t.Fatalf("%s: %v, %v", name, notes, err)
 		}
 		want := Config{
@@ -51,21 +59,21 @@ func TestWithoutVariablesTheDefaultsHold(t *testing.T) {
 			t.Errorf("%s: there is a static key", name)
 		}
 		if c.Static = want.Static; c.KeyFile != want.KeyFile || c.Socket != want.Socket || c.Gemini != want.Gemini ||
-			c.Listen != want.Listen || c.LogLevel != slog.LevelInfo || c.LogText {
+			c.Listen != want.Listen || c.Log.Enabled(t.Context(), slog.LevelDebug) {
 			t.Errorf("%s: %+v, want %+v", name, c, want)
 		}
 	}
 }
 
 func TestEveryVariableIsRead(t *testing.T) {
-	c, _, err := load(environment(t, "APP_KEY_FILE=/keys/key", "APP_AGENT_SOCKET=/run/a.sock", "APP_SDK=genai", "APP_MODEL=gemini-9",
-		"APP_ALLOW_HTTP=TRUE", "APP_LISTEN=:80", "APP_LOG_LEVEL=debug", "APP_LOG_FORMAT=text", "GOOGLE_GEMINI_BASE_URL=http://stand-in:9000"))
+	c, notes, err := loaded(environment(t, "APP_KEY_FILE=/keys/key", "APP_AGENT_SOCKET=/run/a.sock", "APP_SDK=genai", "APP_MODEL=gemini-9",
+		"APP_ALLOW_HTTP=TRUE", "APP_LISTEN=:80", "APP_LOG_LEVEL=debug", "APP_LOG_FORMAT=text", "APP_NAME=x", "GOOGLE_GEMINI_BASE_URL=http://stand-in:9000"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := gemini.Config{SDK: gemini.SDKGenAI, Model: "gemini-9", BaseURL: "http://stand-in:9000", AllowHTTP: true}
-	if c.KeyFile != "/keys/key" || c.Socket != "/run/a.sock" || c.Gemini != want || c.Listen != ":80" || c.LogLevel != slog.LevelDebug || !c.LogText {
-		t.Errorf("%+v", c)
+	if c.KeyFile != "/keys/key" || c.Socket != "/run/a.sock" || c.Gemini != want || c.Listen != ":80" || !c.Log.Enabled(t.Context(), slog.LevelDebug) || !strings.Contains(notes, "level=WARN") {
+		t.Errorf("%+v %s", c, notes)
 	}
 }
 
@@ -80,7 +88,7 @@ func TestTheSocketLiesBesideTheKeyFileUnlessItIsNamedOrNotWanted(t *testing.T) {
 		{"empty", "", []string{"APP_KEY_FILE=/keys/key", "APP_AGENT_SOCKET="}},
 		{"no key file", "", []string{"APP_KEY_FILE=", "GEMINI_API_KEY=a-key"}},
 	} {
-		c, _, err := load(environment(t, test.pairs...))
+		c, _, err := loaded(environment(t, test.pairs...))
 		if err != nil || c.Socket != test.want {
 			t.Errorf("%s: %q, %v", test.name, c.Socket, err)
 		}
@@ -97,14 +105,14 @@ func TestAStaticKeyServesOnlyIfTheKeyFileIsSetToEmpty(t *testing.T) {
 		{"a file named", "GEMINI_API_KEY: is ignored", []string{"GEMINI_API_KEY=" + canary, "APP_KEY_FILE=/keys/key"}, false},
 		{"empty", "GEMINI_API_KEY: the environment", []string{"GEMINI_API_KEY=" + canary, "APP_KEY_FILE="}, true},
 	} {
-		c, notes, err := load(environment(t, test.pairs...))
-		if err != nil || len(notes) != 1 || !strings.HasPrefix(notes[0], test.note) {
+		c, notes, err := loaded(environment(t, test.pairs...))
+		if err != nil || strings.Count(notes, "\n") != 1 || !strings.Contains(notes, test.note) {
 			t.Errorf("%s: %q, %v", test.name, notes, err)
 		}
 		if used := c.Static.Reveal() == canary; used != test.used {
 			t.Errorf("%s: used: %v", test.name, used)
 		}
-		if strings.Contains(strings.Join(notes, ""), canary) {
+		if strings.Contains(notes, canary) {
 			t.Errorf("%s: a note shows the key", test.name)
 		}
 	}
@@ -112,7 +120,7 @@ func TestAStaticKeyServesOnlyIfTheKeyFileIsSetToEmpty(t *testing.T) {
 
 func TestEveryProblemIsSaidAtOnceAndQuotesNothing(t *testing.T) {
 	const pasted = canary + " "
-	_, _, err := load(environment(t, "APP_KEY_FILE=keys/"+pasted, "APP_SDK="+pasted, "APP_MODEL="+pasted, "APP_ALLOW_HTTP="+pasted,
+	_, _, err := loaded(environment(t, "APP_KEY_FILE=keys/"+pasted, "APP_SDK="+pasted, "APP_MODEL="+pasted, "APP_ALLOW_HTTP="+pasted,
 		"APP_LISTEN="+pasted, "APP_LOG_LEVEL="+pasted, "APP_LOG_FORMAT="+pasted, "GOOGLE_GEMINI_BASE_URL="+pasted,
 		"APP_KEYFILE="+pasted, "APP_LISTENER="+pasted))
 	if err == nil {
@@ -123,7 +131,7 @@ APP_KEYFILE is unknown: did you mean APP_KEY_FILE?
 APP_LISTENER is unknown: did you mean APP_LISTEN?
 APP_SDK is none of generative-ai-go, genai
 APP_ALLOW_HTTP is none of true, false, 1, 0
-APP_LISTEN is not HOST:PORT
+APP_LISTEN is not HOST:PORT: write it like 127.0.0.1:8080, or :8080 for all addresses
 APP_LOG_FORMAT is none of json, text
 APP_KEY_FILE is not an absolute path: start it with /
 APP_MODEL may only have letters, digits, '.', '_' and '-'; leave out a leading "models/"
@@ -133,14 +141,14 @@ APP_LOG_LEVEL is none of debug, info, warn, error`
 		t.Errorf("%s\n\nwant\n%s", got, sorted(want))
 	}
 
-	_, _, err = load(environment(t, "APP_KEY_FILE=", "GEMINI_API_KEY="+pasted))
+	_, _, err = loaded(environment(t, "APP_KEY_FILE=", "GEMINI_API_KEY="+pasted))
 	if err == nil || !strings.Contains(err.Error(), "GEMINI_API_KEY is no key: ") || strings.Contains(err.Error(), "canary") {
 		t.Errorf("%v", err)
 	}
-	if _, _, err = load(environment(t, "APP_KEY_FILE=")); err == nil || !strings.Contains(err.Error(), "APP_KEY_FILE is empty") {
+	if _, _, err = loaded(environment(t, "APP_KEY_FILE=")); err == nil || !strings.Contains(err.Error(), "APP_KEY_FILE is empty") {
 		t.Errorf("%v", err)
 	}
-	_, _, err = load(environment(t, "GOOGLE_GEMINI_BASE_URL=http://gemini.example"))
+	_, _, err = loaded(environment(t, "GOOGLE_GEMINI_BASE_URL=http://gemini.example"))
 	if err == nil || !strings.Contains(err.Error(), "GOOGLE_GEMINI_BASE_URL is plain http") {
 		t.Errorf("%v", err)
 	}
@@ -151,7 +159,7 @@ func TestAMistypedNameIsAProblemThatNamesTheRightOne(t *testing.T) {
 		"APP_KEYFILE": "APP_KEY_FILE", "APP_KEY_FIEL": "APP_KEY_FILE", "APP_MODELS": "APP_MODEL", "APP_SKD": "APP_SDK",
 		"APP_AGENT_SOCK": "APP_AGENT_SOCKET", "APP_LOGLEVEL": "APP_LOG_LEVEL", "APP_ALLOW_HTTPS": "APP_ALLOW_HTTP",
 	} {
-		_, _, err := load(append(environment(t), mistyped+"=x"))
+		_, _, err := loaded(append(environment(t), mistyped+"=x"))
 		if err == nil || !strings.Contains(err.Error(), mistyped+" is unknown: did you mean "+right+"?") {
 			t.Errorf("%s: %v", mistyped, err)
 		}
@@ -165,11 +173,11 @@ func TestWhatAPlatformInjectsIsNeverFatal(t *testing.T) {
 	for _, name := range injected {
 		environ = append(environ, name+"="+canary)
 	}
-	_, notes, err := load(append(environ, "APP="+canary, "APPLICATION="+canary, "app_sdk="+canary))
+	_, notes, err := loaded(append(environ, "APP="+canary, "APPLICATION="+canary, "app_sdk="+canary))
 	if err != nil {
 		t.Error(err)
 	}
-	if len(notes) != len(injected) || strings.Contains(strings.Join(notes, ""), canary) {
+	if strings.Count(notes, "\n") != len(injected) || strings.Contains(notes, canary) {
 		t.Errorf("one note for each, without its value: %q", notes)
 	}
 }

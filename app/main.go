@@ -16,11 +16,7 @@ import (
 var version, commit = "devel", ""
 
 // Exit codes.
-const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
-)
+const exitDone, exitFailed, exitUsage = 0, 1, 2
 
 // usageError marks errors that the caller mends by calling or configuring the app otherwise.
 type usageError struct{ error }
@@ -58,18 +54,19 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		_, err := fmt.Fprintf(stdout, "keyturn-app %s %s %s\n", build().Version, build().Commit, build().Go)
 		return err
 	case "run", "health":
+		if len(args) > 1 {
+			return usageError{fmt.Errorf("%s takes no arguments: see keyturn-app -h", command)}
+		}
 	default:
-		return usageError{fmt.Errorf("there is no command %q: see keyturn-app -h", command)}
+		return usageError{errors.New("there is no such command: see keyturn-app -h")}
 	}
-	if len(args) > 1 {
-		return usageError{fmt.Errorf("%s takes no arguments: see keyturn-app -h", command)}
-	}
-	c, notes, err := load(environ)
-	if err != nil {
+	c, note, err := load(environ, stderr)
+	switch {
+	case err != nil:
 		return usageError{err}
-	}
-	if command == "health" {
+	case command == "health":
 		return health(ctx, c)
 	}
-	return serve(ctx, c, c.logger(stderr, notes))
+	note()
+	return serve(ctx, c)
 }

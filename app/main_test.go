@@ -42,12 +42,12 @@ func TestExitCodesTellUseFromFailure(t *testing.T) {
 		{"help", "usage: keyturn-app [command]", "", []string{"-h"}, nil, 0},
 		{"help before a bad configuration", "APP_KEY_FILE", "", []string{"--help"}, []string{"APP_SDK=none"}, 0},
 		{"version", "keyturn-app devel ", "", []string{"version"}, nil, 0},
-		{"no such command", "", "there is no command \"serve\"", []string{"serve"}, nil, 2},
+		{"no such command", "", "there is no such command", []string{"serve"}, nil, 2},
 		{"too many arguments", "", "health takes no arguments", []string{"health", "now"}, nil, 2},
 		{"bad configuration", "", "APP_SDK is none of", []string{"run"}, []string{"APP_SDK=none"}, 2},
 		{"bad configuration without a command", "", "APP_SDK is none of", nil, []string{"APP_SDK=none"}, 2},
 		{"bad configuration of health", "", "APP_SDK is none of", []string{"health"}, []string{"APP_SDK=none"}, 2},
-		{"a port that is taken", "", "APP_LISTEN: ", nil, []string{busy}, 1},
+		{"a port that is taken", "", "APP_LISTEN can't be listened on: address already in use", nil, []string{busy}, 1},
 		{"health of nobody", "", "no app answers at APP_LISTEN", []string{"health"}, []string{"APP_LISTEN=127.0.0.1:1"}, 1},
 	} {
 		var stdout, stderr bytes.Buffer
@@ -61,6 +61,13 @@ func TestExitCodesTellUseFromFailure(t *testing.T) {
 	}
 	if !strings.HasSuffix(versionOf(t), " "+runtime.Version()+"\n") {
 		t.Errorf("%q", versionOf(t))
+	}
+}
+
+func TestAnAddressThatIsNoneIsNotQuoted(t *testing.T) {
+	err := listenError(&net.OpError{Op: "listen", Err: &net.DNSError{Err: "no such host", Name: canary}})
+	if text := err.Error(); !strings.HasPrefix(text, "APP_LISTEN ") || strings.Contains(text, canary) {
+		t.Error(text)
 	}
 }
 

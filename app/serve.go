@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net"
 	"runtime"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -31,7 +30,7 @@ const (
 )
 
 // serve answers until ctx ends. Its errors are about this machine or the configuration, never about the key or Gemini.
-func serve(ctx context.Context, c Config, log *slog.Logger) (err error) {
+func serve(ctx context.Context, c Config) (err error) {
 	backend, err := gemini.New(ctx, c.Gemini)
 	if err != nil {
 		return usageError{err}
@@ -39,13 +38,13 @@ func serve(ctx context.Context, c Config, log *slog.Logger) (err error) {
 	defer func() { err = errors.Join(err, backend.Close()) }()
 	listener, err := net.Listen("tcp", c.Listen)
 	if err != nil {
-		return fmt.Errorf("APP_LISTEN: %w: free the port or choose another", err)
+		return listenError(err)
 	}
-	keyturn := client.New(c.client(backend, log))
+	keyturn := client.New(c.client(backend))
 	service := server.New(server.Config{
-		Client: keyturn, Build: build(), Log: log, Call: call, Write: write, Linger: linger, Drain: drain,
+		Client: keyturn, Build: build(), Log: c.Log, Call: call, Write: write, Linger: linger, Drain: drain,
 	})
-	log.Info("started", "version", build().Version, "file", c.KeyFile, "sdk", c.Gemini.SDK, "model", c.Gemini.Model,
+	c.Log.Info("started", "version", build().Version, "file", c.KeyFile, "sdk", c.Gemini.SDK, "model", c.Gemini.Model,
 		"listen", listener.Addr().String())
 	group, ctx := errgroup.WithContext(ctx)
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // the last requests still need their client
@@ -53,33 +52,28 @@ func serve(ctx context.Context, c Config, log *slog.Logger) (err error) {
 	group.Go(func() error { return keyturn.Run(serving) })
 	group.Go(func() error { defer stop(); return service.Serve(ctx, listener) })
 	err = group.Wait()
-	log.Info("stopped")
+	c.Log.Info("stopped")
 	return err
 }
 
+// listenError doesn't quote the address, since it is a value of the configuration.
+func listenError(err error) error {
+	if code, ok := errors.AsType[syscall.Errno](err); ok {
+		return fmt.Errorf("APP_LISTEN can't be listened on: %w: free the port, or choose another", code)
+	}
+	return errors.New("APP_LISTEN names a host that is no address of this machine: write 127.0.0.1:PORT, or :PORT for all of them")
+}
+
 // client describes the client: where its keys come from, and which agent it talks to.
-func (c Config) client(backend *gemini.Backend, log *slog.Logger) client.Config {
-	d := client.Config{Keys: client.Static(c.Static), Backend: backend, Log: log}
+func (c Config) client(backend *gemini.Backend) client.Config {
+	d := client.Config{Keys: client.Static(c.Static), Backend: backend, Log: c.Log}
 	if c.KeyFile != "" {
-		d.Keys = keyfile.New(keyfile.Config{Path: c.KeyFile, Log: log})
+		d.Keys = keyfile.New(keyfile.Config{Path: c.KeyFile, Log: c.Log})
 	}
 	if c.Socket != "" {
 		d.Agent = sidecar.New(c.Socket, c.KeyFile)
 	}
 	return d
-}
-
-func (c Config) logger(w io.Writer, notes []string) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.LogLevel}
-	var handler slog.Handler = slog.NewJSONHandler(w, options)
-	if c.LogText {
-		handler = slog.NewTextHandler(w, options)
-	}
-	log := slog.New(handler)
-	for _, note := range notes {
-		log.Warn(note)
-	}
-	return log
 }
 
 func build() server.Build {
