@@ -56,7 +56,7 @@ func runDrill(ctx context.Context, args []string, s *screen) error {
 	f.IntVar(&c.rotations, "rotations", 500, "rotations when revoked; at most 20 when overlap, 6 when delayed or outage, which take seconds each")
 	f.IntVar(&c.rate, "rate", 500, "requests a second")
 	f.Float64Var(&c.streams, "streams", 0.2, "the `share` of them that are streamed, from 0 to 1")
-	f.DurationVar(&c.interval, "interval", 420*time.Millisecond, "mean time from one rotation to the next when revoked")
+	f.DurationVar(&c.interval, "interval", 420*time.Millisecond, "mean time from when a new key is in use to the next rotation, when revoked; 1s in the other weathers")
 	f.DurationVar(&c.poll, "poll", 15*time.Second, "the agent's poll interval when revoked; 1s in the other weathers")
 	f.BoolVar(&c.latency, "latency", true, "measure latency too: revoked, at most 200 rotations under 225 unary requests a second")
 	f.StringVar(&c.json, "json", "", "write the report to this `file`, as JSON")
@@ -111,7 +111,7 @@ func (c drillConfig) configure(weather drill.Weather, sdk string) drill.Config {
 	d := drill.Config{Weather: weather, SDK: sdk, Rate: c.rate, Streams: c.streams, Rotations: c.rotations, Interval: c.interval, Poll: c.poll}
 	switch weather {
 	case drill.Overlap:
-		d.Rotations, d.Interval, d.Poll = min(c.rotations, 20), 1500*time.Millisecond, time.Second
+		d.Rotations, d.Interval, d.Poll = min(c.rotations, 20), time.Second, time.Second
 	case drill.Delayed, drill.Outage:
 		d.Rotations, d.Interval, d.Poll = min(c.rotations, 6), time.Second, time.Second
 	}

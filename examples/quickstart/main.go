@@ -36,11 +36,15 @@ func main() {
 	if err := endWithGoRun(); err != nil {
 		os.Exit(exitCode(err, os.Stderr))
 	}
-	// A second signal doesn't kill: what runs by then is the removal of processes and files, which is bounded.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	code := exitCode(run(ctx, os.Args[1:], os.Stdout, os.Stderr), os.Stderr)
+	// A second signal doesn't kill: what runs by then is the removal of processes and files, which is bounded. SIGPIPE comes
+	// when nobody reads the output any more.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	err := run(ctx, os.Args[1:], os.Stdout)
+	if ctx.Err() != nil {
+		err = fmt.Errorf("interrupted (%w)", err)
+	}
 	stop()
-	os.Exit(code)
+	os.Exit(exitCode(err, os.Stderr))
 }
 
 func exitCode(err error, stderr io.Writer) int {
@@ -54,7 +58,7 @@ func exitCode(err error, stderr io.Writer) int {
 	return exitFailed
 }
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+func run(ctx context.Context, args []string, stdout io.Writer) error {
 	command := "demo"
 	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
 		command, args = args[0], args[1:]

@@ -28,7 +28,7 @@ type Config struct {
 	Rate      int           // requests a second
 	Streams   float64       // the share of them that are streamed
 	Rotations int           // how many
-	Interval  time.Duration // mean time from one rotation to the next, which waits until the one before has come to its end
+	Interval  time.Duration // mean time from when a new key is in use to the next rotation
 	Poll      time.Duration // the agent's poll interval
 
 	// Real is the real API to talk to instead of a stand-in; only in the weather Overlap.
@@ -133,10 +133,10 @@ func prompt(id int) string { return fmt.Sprintf(promptFormat, id) }
 const promptFormat = "Name a colour. Request %d."
 
 func (r *run) answered(record load.Record) {
+	r.tally.count(record, r.refusals.of(record.ID) > 0) // first: whoever waits for the use looks at the tally
 	if record.OK() {
 		r.uses.note(record.Generation, record.Done)
 	}
-	r.tally.count(record, r.refusals.of(record.ID) > 0)
 }
 
 // rotateAll rotates until all rotations are done, and asks for a while before and after.
@@ -146,12 +146,13 @@ func (r *run) rotateAll(ctx context.Context) error {
 		return fmt.Errorf("the first key does not come into use: %w", err)
 	}
 	generation := first
-	next := time.Now().Add(warmUp)
+	if err := r.sleep(ctx, warmUp); err != nil {
+		return err
+	}
 	for n := range r.Rotations {
-		if err := r.sleep(ctx, time.Until(next)); err != nil {
+		if err := r.sleep(ctx, jitter(r.Interval)); err != nil {
 			return err
 		}
-		next = time.Now().Add(jitter(r.Interval))
 		generation++
 		if err := r.rotate(ctx, n, generation); err != nil {
 			return fmt.Errorf("rotation %d of %d: %w", n+1, r.Rotations, err)

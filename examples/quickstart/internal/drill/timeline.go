@@ -12,8 +12,8 @@ import (
 const (
 	// maxBuckets bounds the pieces that a run's timeline has.
 	maxBuckets = 400
-	// An excerpt shows excerptRotations rotations, if those are no more than excerptRequests requests.
-	excerptRotations, excerptRequests = 6, 2000
+	// An excerpt shows about excerptRotations rotations, or part of one if those are more than excerptRequests requests.
+	excerptRotations, excerptRequests = 6, 800
 )
 
 // draw fills in what a picture is made of.
@@ -27,7 +27,7 @@ func (r *run) draw(out *report.Run, records []load.Record) {
 		if end < 0 {
 			end = len(records)
 		}
-		out.Timeline = append(out.Timeline, r.bucket(float64(n)*width.Seconds(), records[:end]))
+		out.Timeline = append(out.Timeline, r.bucket((time.Duration(n)*width).Seconds(), records[:end]))
 		records = records[end:]
 	}
 }
@@ -65,18 +65,20 @@ func (r *run) bucket(at float64, records []load.Record) report.Bucket {
 	return b
 }
 
-// excerpt returns every request around some rotations in the middle of the run.
+// excerpt returns every request around the first success of a key in the middle of the run, and perhaps of its neighbours.
 func (r *run) excerpt(records []load.Record) []report.Request {
-	if len(r.rotations) == 0 {
-		return []report.Request{}
-	}
-	middle := len(r.rotations) / 2
-	first := max(0, middle-excerptRotations/2)
-	last := min(len(r.rotations), first+excerptRotations) - 1
-	from, to := r.rotations[first].written.Add(-r.Interval/2), r.rotations[last].written.Add(r.Interval/2)
 	all := []report.Request{}
+	if len(r.rotations) == 0 {
+		return all
+	}
+	centre, ok := r.uses.first(r.rotations[len(r.rotations)/2].generation)
+	if !ok {
+		return all
+	}
+	half := time.Duration(float64(excerptRequests) / float64(r.Rate) / 2 * float64(time.Second))
+	half = min(half, excerptRotations*r.Interval/2)
 	for _, record := range records {
-		if record.Due.Before(from) || record.Due.After(to) || len(all) == excerptRequests {
+		if record.Due.Before(centre.Add(-half)) || record.Due.After(centre.Add(half)) {
 			continue
 		}
 		all = append(all, report.Request{

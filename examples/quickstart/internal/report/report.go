@@ -59,7 +59,7 @@ type Run struct {
 
 	BucketSeconds float64   `json:"bucket_seconds"`
 	Timeline      []Bucket  `json:"timeline"`
-	Excerpt       []Request `json:"excerpt"` // every request of a few rotations in the middle of the run
+	Excerpt       []Request `json:"excerpt"` // every request of a few moments in the middle of the run
 }
 
 // Load is what was asked of the app.

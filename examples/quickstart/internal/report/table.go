@@ -12,14 +12,18 @@ import (
 // Table writes the report for people, in plain text.
 func (r Report) Table(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "weather\tSDK\tload\tpoll\trequests\tstreams\tfailed\trotations\trescued\tswap p50\tp99\trescue p50\tp99\treads\tagent\tapp\t")
+	fmt.Fprintln(t, "weather\tSDK\tload\trequests\tstreams\tfailed\trotations\trescued\tswap p50\tp99\trescue p50\tp99\t")
 	for _, run := range r.Runs {
-		fmt.Fprintf(t, "%s\t%s\t%d/s\t%gs\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t\n",
-			run.Weather, run.SDK, run.Load.Rate, run.Load.Poll, number(run.Requests.Total), number(run.Requests.Streams), number(run.Requests.Failed),
+		fmt.Fprintf(t, "%s\t%s\t%d/s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t\n",
+			run.Weather, run.SDK, run.Load.Rate, number(run.Requests.Total), number(run.Requests.Streams), number(run.Requests.Failed),
 			len(run.Rotations), number(run.Requests.Rescued),
 			duration(run.Swap, run.Swap.P50), duration(run.Swap, run.Swap.P99),
-			duration(run.RescuedExtra, run.RescuedExtra.P50), duration(run.RescuedExtra, run.RescuedExtra.P99),
-			run.VaultReads, run.memory(Sample.agent), run.memory(Sample.app))
+			duration(run.RescuedExtra, run.RescuedExtra.P50), duration(run.RescuedExtra, run.RescuedExtra.P99))
+	}
+	fmt.Fprintln(t, "\nweather\tSDK\tload\tpoll\tVault reads\tagent\tapp\t")
+	for _, run := range r.Runs {
+		fmt.Fprintf(t, "%s\t%s\t%d/s\t%gs\t%d\t%s\t%s\t\n", run.Weather, run.SDK, run.Load.Rate, run.Load.Poll, run.VaultReads,
+			run.memory(Sample.agent), run.memory(Sample.app))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -28,11 +32,11 @@ func (r Report) Table(w io.Writer) error {
 	return err
 }
 
-const legend = `swap     from the moment a new key could be used (Vault's answer to the write; delayed: its acceptance everywhere;
-         outage: Vault's return) to the first success with it
-rescue   what requests on whose way a key was refused took beyond the median of their kind
-reads    of the secret, by Vault's own audit log
-agent, app  resident MiB and goroutines, near the start > at the end`
+const legend = `swap         from the moment a new key could be used to the first success with it: from Vault's answer to the write or,
+             if later, from the key's acceptance everywhere (delayed) or Vault's return (outage)
+rescue       what requests on whose way a key was refused took beyond the median of their kind
+Vault reads  of the secret, by Vault's own audit log
+agent, app   resident memory and goroutines, near the start > at the end`
 
 func (s Sample) agent() (mib float64, goroutines int) { return s.AgentMiB, s.AgentGoroutines }
 func (s Sample) app() (mib float64, goroutines int)   { return s.AppMiB, s.AppGoroutines }

@@ -37,7 +37,7 @@ func (s *Stage) build(ctx context.Context, progress io.Writer) (err error) {
 }
 
 // Build builds the program in dir, which is relative to the root of keyturn's module and may be in a module of its own, as
-// a static binary. What the go command says goes to progress.
+// a static binary. What the go command says goes to progress. An interrupted build may leave files beside the binary.
 func Build(ctx context.Context, dir, binary string, progress io.Writer) error {
 	var root strings.Builder
 	list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/keyturn/keyturn")
@@ -47,7 +47,7 @@ func Build(ctx context.Context, dir, binary string, progress io.Writer) error {
 	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, ".")
 	cmd.Dir = filepath.Join(strings.TrimSpace(root.String()), dir)
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOTMPDIR="+filepath.Dir(binary))
 	cmd.Stdout, cmd.Stderr = progress, progress
 	endWhole(cmd)
 	if err := cmd.Run(); err != nil {
