@@ -43,7 +43,10 @@ func runDemo(ctx context.Context, args []string, s *screen) error {
 		return err
 	}
 	if err := known("-sdk", c.SDK, sdks()); err != nil {
-		return err
+		return usageError{err}
+	}
+	if c.Rotations < 1 || c.Rotations > 100 {
+		return usageError{errors.New("-rotations is not between 1 and 100: see quickstart drill for more")}
 	}
 	if path := os.Getenv("GEMINI_API_KEYS_FILE"); path != "" {
 		real, err := realAPI(path)
