@@ -25,7 +25,7 @@ demo: ## a real Vault, the agent, the app, and a key that rotates under load
 	$(GO) run ./examples/quickstart
 
 drill: ## many rotations under load; fails if a request failed
-	$(GO) run ./examples/quickstart drill
+	$(GO) run ./examples/quickstart drill -json dist/drill.json -plot dist/drill.svg
 
 build: ## bin/keyturn-agent and bin/keyturn-app, static
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/keyturn-agent ./agent

@@ -55,7 +55,7 @@ func runDemo(ctx context.Context, args []string, s *screen) error {
 		}
 		// Few requests, since a free tier allows ten a minute; nothing can be revoked, so the poll must find the key.
 		c.Real, c.Weather, c.Rate, c.Streams, c.Interval, c.Poll = real, drill.Overlap, 1, 0.5, 2*time.Second, time.Second
-		c.Rotations = min(c.Rotations, 3)
+		c.Rotations = min(c.Rotations, 2)
 	}
 	return demo(ctx, c, o, s)
 }
@@ -99,7 +99,7 @@ func introduce(ctx context.Context, c drill.Config, stage *stage.Stage, s *scree
 	s.Say("")
 	s.Say("  Vault    %s in dev mode, over TLS; the agent's AppRole may read %s and nothing else", version, stage.Vault.Secret())
 	s.Say("  Gemini   %s", gemini)
-	s.Say("  agent    reads Vault every %v at most, and renders the key to a 0600 file below %s", c.Poll, stage.Dir)
+	s.Say("  agent    reads Vault every %v, or when the app's key is refused; renders it to a 0600 file below %s", c.Poll, stage.Dir)
 	s.Say("  app      asks through %s, with the key in that file", c.SDK)
 	s.Say("  load     %d requests a second, %.0f %% of them streamed", c.Rate, 100*c.Streams)
 	s.Say("  rotation %s", revokes)

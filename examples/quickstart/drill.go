@@ -22,8 +22,8 @@ const drillUsage = `usage: quickstart drill [flags]
 Rotates the key under load, in four weathers, and reports what became of each request:
 
   overlap  the old key lives on
-  delayed  the new key is refused for its first 5 s, every other time by half of the front ends only
-  outage   Vault is gone as soon as it has answered the write, and back after 3 s; every other time it is sealed
+  delayed  the new key is refused for its first seconds, every other time by half of the front ends only
+  outage   Vault is gone as soon as it has answered the write, and back some seconds later; every other time it is sealed
   revoked  the old key is revoked in the instant in which Vault has answered the write
 
 The default is the full drill, some 15 minutes. Exit status 1 if a request failed, or a new key never came into use. A
@@ -39,6 +39,7 @@ type drillConfig struct {
 	streams        float64
 	interval       time.Duration
 	poll           time.Duration
+	delay, outage  time.Duration
 	latency        bool
 	json, plot     string
 	stage          stage.Options
@@ -58,6 +59,8 @@ func runDrill(ctx context.Context, args []string, s *screen) error {
 	f.Float64Var(&c.streams, "streams", 0.2, "the `share` of them that are streamed, from 0 to 1")
 	f.DurationVar(&c.interval, "interval", 420*time.Millisecond, "mean time from when a new key is in use to the next rotation, when revoked; 1s in the other weathers")
 	f.DurationVar(&c.poll, "poll", 15*time.Second, "the agent's poll interval when revoked; 1s in the other weathers")
+	f.DurationVar(&c.delay, "delay", 5*time.Second, "how long a new key is refused when delayed")
+	f.DurationVar(&c.outage, "outage", 3*time.Second, "how long Vault is gone in an outage")
 	f.BoolVar(&c.latency, "latency", true, "measure latency too: revoked, at most 200 rotations under 225 unary requests a second")
 	f.StringVar(&c.json, "json", "", "write the report to this `file`, as JSON")
 	f.StringVar(&c.plot, "plot", "", "draw it to this `file`: .svg or .png")
@@ -85,6 +88,8 @@ func (c drillConfig) plan() ([]drill.Config, error) {
 		err = errors.Join(err, errors.New("-streams is not between 0 and 1"))
 	case c.interval < 0 || c.poll < 100*time.Millisecond:
 		err = errors.Join(err, errors.New("-interval is negative, or -poll is less than 100ms"))
+	case min(c.delay, c.outage) < 0 || max(c.delay, c.outage) > time.Minute:
+		err = errors.Join(err, errors.New("-delay or -outage is not between 0 and 1m"))
 	case c.plot != "" && !slices.Contains([]string{".svg", ".png"}, filepath.Ext(c.plot)):
 		err = errors.Join(err, errors.New("-plot ends neither with .svg nor with .png"))
 	}
@@ -108,7 +113,8 @@ func (c drillConfig) plan() ([]drill.Config, error) {
 }
 
 func (c drillConfig) configure(weather drill.Weather, sdk string) drill.Config {
-	d := drill.Config{Weather: weather, SDK: sdk, Rate: c.rate, Streams: c.streams, Rotations: c.rotations, Interval: c.interval, Poll: c.poll}
+	d := drill.Config{Weather: weather, SDK: sdk, Rate: c.rate, Streams: c.streams, Rotations: c.rotations, Interval: c.interval,
+		Poll: c.poll, Delay: c.delay, Outage: c.outage}
 	switch weather {
 	case drill.Overlap:
 		d.Rotations, d.Interval, d.Poll = min(c.rotations, 20), time.Second, time.Second
@@ -121,6 +127,11 @@ func (c drillConfig) configure(weather drill.Weather, sdk string) drill.Config {
 // run carries out the runs, and reports.
 func (c drillConfig) run(ctx context.Context, runs []drill.Config, s *screen) (err error) {
 	c.stage.Progress = s
+	for _, file := range []string{c.json, c.plot} { // now rather than after the last run
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+	}
 	painter, err := newPainter(ctx, c.plot, s)
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ const (
 	useTimeout = 45 * time.Second
 )
 
-// Config says what to do. All of its first group is required.
+// Config says what to do. All of its first group is required, and what the weather needs.
 type Config struct {
 	Weather   Weather
 	SDK       string
@@ -31,6 +31,8 @@ type Config struct {
 	Interval  time.Duration // mean time from when a new key is in use to the next rotation
 	Poll      time.Duration // the agent's poll interval
 
+	Delay  time.Duration // how long a new key is refused in the weather Delayed
+	Outage time.Duration // how long Vault is gone in the weather Outage
 	// Real is the real API to talk to instead of a stand-in; only in the weather Overlap.
 	Real *Real
 	// Watch, if not nil, is told what happens, by one goroutine at a time.
@@ -116,7 +118,7 @@ func (r *run) play(ctx context.Context) (records []load.Record, broken error) {
 }
 
 func (r *run) load() load.Config {
-	longest := 2*warmUp + time.Duration(r.Rotations)*(2*r.Interval+useTimeout+outage)
+	longest := 2*warmUp + time.Duration(r.Rotations)*(2*r.Interval+r.Delay+r.Outage+useTimeout)
 	c := load.Config{
 		URL: r.pod.App, Rate: r.Rate, Streams: r.Streams, Limit: int(longest.Seconds()) * r.Rate,
 		Prompt: prompt, Answered: r.answered,

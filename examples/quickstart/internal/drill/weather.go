@@ -18,23 +18,16 @@ const (
 	// Revoked: Gemini knows the new key before Vault does, and the old one is revoked in the instant in which Vault's answer
 	// to the write arrives. Streams that run already go on.
 	Revoked Weather = "revoked"
-	// Delayed: the new key is refused for its first seconds; every other one by half of the front ends only. The old key
+	// Delayed: the new key is refused for the time Config.Delay; every other one by half of the front ends only. The old key
 	// lives until the new one is in use, and is revoked then.
 	Delayed Weather = "delayed"
-	// Outage: Vault is gone in the instant in which its answer to the write has arrived, and back some seconds later. Every
+	// Outage: Vault is gone in the instant in which its answer to the write has arrived, and back after Config.Outage. Every
 	// other time it doesn't hang, but answers that it is sealed. The old key lives until the new one is in use.
 	Outage Weather = "outage"
 )
 
 // Weathers returns all weathers, calmest first.
 func Weathers() []Weather { return []Weather{Overlap, Delayed, Outage, Revoked} }
-
-const (
-	// delay is how long a new key is refused in the weather Delayed.
-	delay = 5 * time.Second
-	// outage is how long Vault is gone in the weather Outage.
-	outage = 3 * time.Second
-)
 
 // rotation is one key that replaced another.
 type rotation struct {
@@ -51,9 +44,9 @@ func (r *run) rotate(ctx context.Context, n int, generation uint64) error {
 	case r.Weather != Delayed:
 		r.keys.accept(key)
 	case n%2 == 0:
-		rotation.possible = r.keys.acceptAfter(key, delay)
+		rotation.possible = r.keys.acceptAfter(key, r.Delay)
 	default:
-		rotation.possible = r.keys.acceptHalf(key, delay)
+		rotation.possible = r.keys.acceptHalf(key, r.Delay)
 	}
 	if err := r.stage.Vault.Write(ctx, key); err != nil {
 		return fmt.Errorf("write the key to Vault: %w", err)
@@ -94,7 +87,7 @@ func (r *run) takeVaultAway(ctx context.Context, seal bool) (err error) {
 	if err := away(ctx); err != nil {
 		return fmt.Errorf("take Vault away: %w", err)
 	}
-	err = r.sleep(ctx, outage)
+	err = r.sleep(ctx, r.Outage)
 	if backErr := back(ctx); backErr != nil {
 		err = errors.Join(err, fmt.Errorf("bring Vault back: %w", backErr))
 	}
