@@ -64,6 +64,7 @@ func (s *Source) whyRefused(f *failure) string {
 		{"invalid secret id", invalidSecretID},
 		{"invalid role ID", "the role-id is not valid: write another into AGENT_ROLE_ID_FILE"},
 		{"token is expired", "the token in AGENT_JWT_FILE has expired: see that it is renewed"},
+		{"audience", "the token in AGENT_JWT_FILE is for another audience: mend the token's, or the role's"},
 		{"could not be found", "there is no such role: mend AGENT_AUTH_ROLE"},
 		{"invalid role name", "there is no such role: mend AGENT_AUTH_ROLE"},
 		{"missing role", "the role is missing: set AGENT_AUTH_ROLE"},
