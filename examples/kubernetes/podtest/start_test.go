@@ -1,0 +1,56 @@
+//go:build pod
+
+package podtest
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+func appWaitsForKey(t *testing.T, w *world) {
+	s := w.stage(t, "start")
+	s.apply(t, overlay{of: "base", replicas: 1})
+	p := s.awaitReason(t, "secret/"+s.name)
+	if p.Status.Phase != "Pending" {
+		t.Errorf("without a key the pod is %s, not Pending", p.Status.Phase)
+	}
+	s.rotate(t)
+	s.awaitReady(t)
+	published := s.logged(t, p.Metadata.Name, "keyturn-agent", "published")
+	if started := s.logged(t, p.Metadata.Name, "app", "started"); started.Before(published) {
+		t.Errorf("the app started at %v, before the key was rendered at %v", started, published)
+	}
+	if found := s.restarts(t); len(found) > 0 {
+		t.Errorf("containers were restarted: %v", found)
+	}
+}
+
+// startsInTime measures from the pod's creation to its readiness, with the agent and with a key that needs none.
+func startsInTime(t *testing.T, w *world) {
+	with, without := overlay{of: "base", replicas: 1}, overlay{of: "base", replicas: 1}
+	without.patches = []patch{
+		{kind: "Deployment", name: "keyturn", patch: []any{map[string]any{"op": "remove", "path": "/spec/template/spec/initContainers"}}},
+		{patch: container("app", map[string]any{"env": []any{variable("APP_KEY_FILE", ""), variable("GEMINI_API_KEY", "AQ.static")}})},
+	}
+	const runs = 3
+	var took [2][]time.Duration
+	for range runs {
+		for i, o := range []overlay{with, without} {
+			s := w.stage(t, "time")
+			s.rotate(t)
+			began := time.Now()
+			s.apply(t, o)
+			s.awaitReady(t)
+			took[i] = append(took[i], time.Since(began))
+		}
+	}
+	for i := range took {
+		slices.Sort(took[i])
+	}
+	median := [2]time.Duration{took[0][runs/2], took[1][runs/2]}
+	t.Logf("from apply to Ready: %v with the agent, %v without (medians of %d)", median[0], median[1], runs)
+	if extra := median[0] - median[1]; extra > 3*time.Second {
+		t.Errorf("the agent adds %v to the start", extra)
+	}
+}
