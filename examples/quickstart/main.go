@@ -36,9 +36,10 @@ func main() {
 	if err := endWithGoRun(); err != nil {
 		os.Exit(exitCode(err, os.Stderr))
 	}
-	// A second signal doesn't kill: what runs by then is the removal of processes and files, which is bounded. SIGPIPE comes
-	// when nobody reads the output any more.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	// A second signal doesn't kill: what runs by then is the removal of processes and files, which is bounded.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// Nor does SIGPIPE, which comes when nobody reads the output any more: the screen sees that, and ends the run.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	err := run(ctx, os.Args[1:], os.Stdout)
 	if ctx.Err() != nil {
 		err = fmt.Errorf("interrupted (%w)", err)
@@ -63,11 +64,14 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
 		command, args = args[0], args[1:]
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	screen := newScreen(stdout, cancel)
 	switch command {
 	case "demo":
-		return runDemo(ctx, args, newScreen(stdout))
+		return runDemo(ctx, args, screen)
 	case "drill":
-		return runDrill(ctx, args, newScreen(stdout))
+		return runDrill(ctx, args, screen)
 	}
 	return usageError{fmt.Errorf("there is no command %q: it is demo (the default) or drill", command)}
 }

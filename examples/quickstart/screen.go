@@ -18,10 +18,12 @@ type screen struct {
 	colour bool
 	width  func() int
 	status bool // there is a status line
+	gone   func()
 }
 
-func newScreen(w io.Writer) *screen {
-	s := &screen{w: w, width: func() int { return 80 }}
+// newScreen returns a screen on w. It calls gone when w takes no more.
+func newScreen(w io.Writer, gone func()) *screen {
+	s := &screen{w: w, gone: gone, width: func() int { return 80 }}
 	file, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) || os.Getenv("TERM") == "dumb" {
 		return s
@@ -39,7 +41,11 @@ func newScreen(w io.Writer) *screen {
 // Write writes lines above the status line.
 func (s *screen) Write(b []byte) (int, error) {
 	s.clear()
-	return s.w.Write(b)
+	n, err := s.w.Write(b)
+	if err != nil {
+		s.gone()
+	}
+	return n, err
 }
 
 // Say writes one line above the status line.

@@ -12,7 +12,7 @@ func terminal(w *bytes.Buffer, width int) *screen {
 
 func TestAPipeGetsPlainLinesAndNoControlCodes(t *testing.T) {
 	var b bytes.Buffer
-	s := newScreen(&b)
+	s := newScreen(&b, func() {})
 	s.Say("%s one", s.style(bold, "line"))
 	s.Status(styled{red, "a status"})
 	s.Say("line two")

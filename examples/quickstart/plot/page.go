@@ -117,27 +117,36 @@ func drawKey(page drawing.Canvas, y vg.Length) {
 }
 
 func drawBlock(block drawing.Canvas, r run) {
-	x, y := block.Min.X, block.Max.Y
-	write(block, x, y-11, 12, ink, true, fmt.Sprintf("%s%s, %s", strings.ToUpper(r.Weather[:1]), r.Weather[1:], r.SDK))
-	title := sans(12, true)
-	write(block, x+title.Width(fmt.Sprintf("%s, %s", r.Weather, r.SDK))+14, y-11, 10, muted, false,
-		fmt.Sprintf("%d requests/s, %.0f %% streamed, poll %gs", r.Load.Rate, 100*r.Load.Streams, r.Load.Poll))
-	colour := muted
-	says := fmt.Sprintf("%s requests, %s rescued, %s failed;  %d rotations, each in use %s (median) or %s (p99) after it could be",
-		number(r.Requests.Total), number(r.Requests.Rescued), number(r.Requests.Failed), len(r.Rotations), duration(r.Swap.P50), duration(r.Swap.P99))
-	if r.Error != "" {
-		says = "broken off: " + strings.SplitN(r.Error, "\n", 2)[0]
-	}
-	if r.Error != "" || r.Requests.Failed > 0 {
-		colour = red
-	}
-	write(block, x, y-25, 10, colour, false, says)
+	drawBlockHead(block, r)
 	panels := [][]*plot.Plot{{requestsPanel(r)}, {latencyPanel(r)}, {excerptPanel(r)}}
 	tiles := drawing.Tiles{Rows: len(panels), Cols: 1, PadY: 2}
 	canvases := plot.Align(panels, tiles, drawing.Crop(block, 0, 0, 0, -blockHead))
 	for i, row := range panels {
 		row[0].Draw(canvases[i][0])
 	}
+}
+
+// drawBlockHead says in two lines what the run was and what came of it.
+func drawBlockHead(block drawing.Canvas, r run) {
+	x, y := block.Min.X, block.Max.Y
+	name, face := r.Weather+", "+r.SDK, sans(12, true)
+	write(block, x, y-11, 12, ink, true, name)
+	write(block, x+face.Width(name)+12, y-11, 10, muted, false,
+		fmt.Sprintf("%d requests/s, %.0f %% streamed, poll %gs", r.Load.Rate, 100*r.Load.Streams, r.Load.Poll))
+	agent, app := r.memory()
+	right := textStyle(10, muted, false)
+	right.XAlign = text.XRight
+	block.FillText(right, vg.Point{X: block.Max.X, Y: y - 11}, fmt.Sprintf("at most: agent %.0f MiB, app %.0f MiB", agent, app))
+
+	colour, says := muted, fmt.Sprintf("%s requests, %s rescued, %s failed;  %d rotations, each in use %s (median) or %s (p99) after it could be",
+		number(r.Requests.Total), number(r.Requests.Rescued), number(r.Requests.Failed), len(r.Rotations), duration(r.Swap.P50), duration(r.Swap.P99))
+	if r.Requests.Failed > 0 {
+		colour = red
+	}
+	if r.Error != "" {
+		colour, says = red, "broken off: "+strings.SplitN(r.Error, "\n", 2)[0]
+	}
+	write(block, x, y-25, 10, colour, false, says)
 }
 
 func sans(size vg.Length, bold bool) font.Face {

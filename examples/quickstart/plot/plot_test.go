@@ -41,8 +41,8 @@ func TestAReportBecomesAWellFormedSVG(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, want := range []string{"3 of 1,700 requests failed across 2 rotations", "FAILED", "Revoked, generative-ai-go", "Outage, genai",
-		"1,500 requests, 2 rescued, 0 failed", "broken off: rotation 1 of 6", "Vault 1.21.1", "Helvetica"} {
+	for _, want := range []string{"3 of 1,700 requests failed across 2 rotations", "FAILED", "revoked, generative-ai-go", "outage, genai",
+		"at most: agent 14 MiB, app 25 MiB", "1,500 requests, 2 rescued, 0 failed", "broken off: rotation 1 of 6", "Vault 1.21.1", "Helvetica"} {
 		if !strings.Contains(string(picture), want) {
 			t.Errorf("the picture doesn't say %q", want)
 		}
@@ -80,7 +80,7 @@ func TestWhatCannotBeDrawnIsAnErrorAndNoFile(t *testing.T) {
 // An empty run has nothing to scale its axes by.
 func TestARunWithoutRequestsIsDrawn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.svg")
-	if err := runMain([]string{path}, strings.NewReader(`{"Format": 1, "Runs": [{"Weather": "overlap", "SDK": "genai"}]}`)); err != nil {
+	if err := runMain([]string{path}, strings.NewReader(`{"Format": 1, "Runs": [{}]}`)); err != nil {
 		t.Fatal(err)
 	}
 }

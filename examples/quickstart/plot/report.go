@@ -38,10 +38,22 @@ type run struct {
 	Error    string
 	Swap     percentiles `json:"swap_ms"`
 
+	Processes []struct {
+		Agent float64 `json:"agent_mib"`
+		App   float64 `json:"app_mib"`
+	}
 	Rotations []rotation
 	Bucket    float64 `json:"bucket_seconds"`
 	Timeline  []bucket
 	Excerpt   []request
+}
+
+// memory returns the most that each of the processes had in RAM, in MiB.
+func (r run) memory() (agent, app float64) {
+	for _, p := range r.Processes {
+		agent, app = max(agent, p.Agent), max(app, p.App)
+	}
+	return agent, app
 }
 
 type percentiles struct {

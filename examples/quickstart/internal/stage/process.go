@@ -63,14 +63,9 @@ func launch(name, path string, environ []string, logs string) (*process, error) 
 	return p, nil
 }
 
-// stop ends the process and waits for its end. It returns an error if the process had ended before, or had to be killed.
+// stop ends the process and waits for its end. It returns an error if the process had to be killed.
 func (p *process) stop() error {
-	select {
-	case <-p.ended:
-		return p.died()
-	default:
-	}
-	p.cmd.Process.Signal(syscall.SIGTERM) // if it has just ended, the wait below returns at once
+	p.cmd.Process.Signal(syscall.SIGTERM) // if it has ended by itself, the wait below returns at once
 	timer := time.NewTimer(stopTimeout)
 	defer timer.Stop()
 	select {

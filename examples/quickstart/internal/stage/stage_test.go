@@ -64,7 +64,7 @@ func TestATailKeepsTheLastLines(t *testing.T) {
 	}
 }
 
-func TestAProcessIsStoppedOnceAndSaysHowItEnded(t *testing.T) {
+func TestAProcessThatEndedSaysHowAndIsStoppedWithoutAnError(t *testing.T) {
 	sleep, err := exec.LookPath("cat") // waits for its standard input, which is empty: it ends by itself
 	if err != nil {
 		t.Skip("NOT TESTED, there is no cat")
@@ -74,8 +74,13 @@ func TestAProcessIsStoppedOnceAndSaysHowItEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-p.ended
-	if err := p.stop(); err == nil || !strings.Contains(err.Error(), "cat ended by itself") {
-		t.Errorf("a process that ended by itself was stopped with %v", err)
+	if err := p.died(); !strings.Contains(err.Error(), "cat ended by itself (exit status 0)") {
+		t.Errorf("it ended with %v", err)
+	}
+	for range 2 {
+		if err := p.stop(); err != nil {
+			t.Errorf("a process that has ended was stopped with %v", err)
+		}
 	}
 	if _, err := launch("nothing", filepath.Join(t.TempDir(), "nothing"), nil, ""); err == nil {
 		t.Error("a program that doesn't exist was started")
