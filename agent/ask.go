@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/keyturn/keyturn/agent/internal/control"
 	"github.com/keyturn/keyturn/agent/internal/observe"
@@ -18,8 +19,40 @@ import (
 // maxAnswer bounds what is read of an agent's answer; thousands of files fit.
 const maxAnswer = 16 << 20
 
-// health asks the agent that listens at AGENT_LISTEN, for images that have no shell to ask with.
-func health(ctx context.Context, c Config) error {
+const (
+	// maxPatience bounds health -wait. lookAgain is the pause between two questions: an agent feels none of them.
+	maxPatience = time.Hour
+	lookAgain   = 200 * time.Millisecond
+)
+
+// patience reads the arguments of "health -wait=DURATION"; ok says that they are that.
+func patience(args []string) (wait time.Duration, ok bool) {
+	if len(args) != 2 || args[0] != "health" {
+		return 0, false
+	}
+	text, found := strings.CutPrefix(args[1], "-wait=")
+	wait, err := time.ParseDuration(text)
+	return wait, found && err == nil && wait >= 0 && wait <= maxPatience
+}
+
+// health asks the agent that listens at AGENT_LISTEN, for images that have no shell to ask with. It asks until every file is
+// rendered, or wait is over: one probe that waits costs less than many that don't, and notices at once.
+func health(ctx context.Context, c Config, wait time.Duration) error {
+	end := time.Now().Add(wait)
+	for {
+		err := readiness(ctx, c)
+		if err == nil || ctx.Err() != nil || !time.Now().Add(lookAgain).Before(end) {
+			return err
+		}
+		select {
+		case <-time.After(lookAgain):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// readiness asks once.
+func readiness(ctx context.Context, c Config) error {
 	ctx, cancel := context.WithTimeout(ctx, farewell)
 	defer cancel()
 	host, port, _ := net.SplitHostPort(c.Listen)

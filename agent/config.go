@@ -162,7 +162,7 @@ const usageHead = `keyturn-agent takes secrets from HashiCorp Vault and renders 
 usage: keyturn-agent [command]
 
   run      render, and go on rendering, until SIGTERM (the default)
-  health   ask the running agent whether every file is rendered
+  health   ask the running agent whether every file is rendered (-wait=8s: ask until it is, for that long)
   status   show what the running agent has read, rendered, and knows to be in use (-json: as JSON)
   version  print version, commit and Go version
   -h       print this

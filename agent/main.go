@@ -49,6 +49,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		command = args[0]
 	}
 	asJSON := command == "status" && len(args) == 2 && args[1] == "-json"
+	wait, waits := patience(args)
 	switch command {
 	case "-h", "-help", "--help", "help":
 		return usage(stdout)
@@ -56,7 +57,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		_, err := fmt.Fprintf(stdout, "keyturn-agent %s %s %s\n", build().Version, build().Commit, build().Go)
 		return err
 	case "run", "health", "status":
-		if len(args) > 1 && !asJSON {
+		if len(args) > 1 && !asJSON && !waits {
 			return usageError{fmt.Errorf("%s doesn't take these arguments: see keyturn-agent -h", command)}
 		}
 	default:
@@ -67,7 +68,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case err != nil:
 		return usageError{err}
 	case command == "health":
-		return health(ctx, c)
+		return health(ctx, c, wait)
 	case command == "status":
 		return status(ctx, c, asJSON, stdout)
 	}
