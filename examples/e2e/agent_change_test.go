@@ -2,10 +2,15 @@ package e2e
 
 import (
 	"fmt"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/keyturn/keyturn/examples/vaulttest"
@@ -72,16 +77,28 @@ func TestAnUnchangedValueIsNotWrittenAgain(t *testing.T) {
 	}
 }
 
-// The fields of one secret are rendered from one read: they change together.
 func TestSeveralFieldsOfASecretComeFromOneRead(t *testing.T) {
 	v := plainVault(t)
 	name, one, two := unique(), newValue(), newValue()
 	put(t, v, name, map[string]any{"one": one, "two": two})
-	token := tokenFile(t, v, allow(t, v, unique(), name))
-	environ := append(reach(v), "AGENT_TOKEN_FILE="+token, fmt.Sprintf("AGENT_SECRETS=first=secret/%[1]s#one,second=secret/%[1]s#two", name))
-	a := startAgent(t, memory(t)+"/keys", environ).started(t).ready(t)
+	var reads atomic.Int64
+	target := must[*url.URL](t)(url.Parse(v.Addr))
+	front := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		if strings.HasSuffix(r.In.URL.Path, "/data/"+name) {
+			reads.Add(1)
+		}
+		r.SetURL(target)
+	}})
+	defer front.Close()
+	a := startAgent(t, filepath.Join(memory(t), "keys"), []string{
+		"VAULT_ADDR=" + front.URL, "AGENT_TOKEN_FILE=" + tokenFile(t, v, allow(t, v, unique(), name)), "AGENT_POLL_INTERVAL=1h",
+		fmt.Sprintf("AGENT_SECRETS=first=secret/%[1]s#one,second=secret/%[1]s#two", name),
+	}).started(t).ready(t)
 	assertRendered(t, a.path("first"), one)
 	assertRendered(t, a.path("second"), two)
+	if n := reads.Load(); n != 1 {
+		t.Errorf("%d reads for two fields of one secret", n)
+	}
 }
 
 func TestVaultsOutageKeepsTheKeyAndTheReadiness(t *testing.T) {

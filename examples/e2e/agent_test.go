@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -132,11 +133,16 @@ func (a *agent) failures(t testing.TB, reason string, n int) {
 	})
 }
 
+// get asks a probe, and wants no secret in the answer.
 func get(t testing.TB, url string) (status int, body []byte) {
 	t.Helper()
 	response := must[*http.Response](t)(http.Get(url))
 	defer response.Body.Close()
-	return response.StatusCode, must[[]byte](t)(io.ReadAll(response.Body))
+	body = must[[]byte](t)(io.ReadAll(response.Body))
+	if bytes.Contains(body, []byte(canary)) {
+		t.Errorf("%s answers with a secret", url)
+	}
+	return response.StatusCode, body
 }
 
 // silent returns the URL of a server that takes connections and answers nothing.

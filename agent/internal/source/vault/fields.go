@@ -2,7 +2,6 @@ package vault
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"strconv"
 	"unicode/utf16"
@@ -11,10 +10,10 @@ import (
 	"github.com/keyturn/keyturn/agent/internal/secret"
 )
 
-// fields are the values of a secret, as package source wants them: what isn't a string is there, and zero.
-type fields map[string]secret.Value
+// fields are a secret as it is decoded. null leaves them nil.
+type fields map[string]field
 
-// field decodes one value.
+// field is one value; it is zero where that is no string.
 type field struct{ value secret.Value }
 
 // UnmarshalJSON keeps a string's bytes and nothing of any other value. encoding/json would leave the string behind, in
@@ -31,22 +30,18 @@ func (f *field) UnmarshalJSON(raw []byte) error {
 	return err
 }
 
-// UnmarshalJSON implements json.Unmarshaler. null leaves the map nil.
-func (f *fields) UnmarshalJSON(raw []byte) error {
-	var decoded map[string]field
-	if err := json.Unmarshal(raw, &decoded); err != nil || decoded == nil {
-		return err
+// values returns the fields as package source wants them.
+func (f fields) values() map[string]secret.Value {
+	values := make(map[string]secret.Value, len(f))
+	for name, field := range f {
+		values[name] = field.value
 	}
-	*f = make(fields, len(decoded))
-	for name, d := range decoded {
-		(*f)[name] = d.value
-	}
-	return nil
+	return values
 }
 
-func clearAll(f fields) {
-	for _, v := range f {
-		v.Clear()
+func (f fields) clear() {
+	for _, field := range f {
+		field.value.Clear()
 	}
 }
 

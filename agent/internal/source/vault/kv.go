@@ -112,14 +112,14 @@ func (s *session) readV2(m mount, path string, body []byte) (*source.Record, err
 		return nil, notVault()
 	}
 	if doc.Data.Metadata == nil {
-		clearAll(doc.Data.Data)
+		doc.Data.Data.clear()
 		s.mounts.forget(m)
 		return nil, fail(source.Invalid, path, "the answer is not one of KV version 2: was the mount made anew?")
 	}
 	if doc.Data.Data == nil {
 		return nil, fail(source.NotFound, path, "version %d was deleted: undelete it, or write a new one", doc.Data.Metadata.Version)
 	}
-	record := source.NewRecord(path, doc.Data.Data)
+	record := source.NewRecord(path, doc.Data.Data.values())
 	record.Version = secret.Version{Number: doc.Data.Metadata.Version, Created: doc.Data.Metadata.CreatedTime}
 	return record, nil
 }
@@ -133,7 +133,7 @@ func readOther(m mount, path string, body []byte) (*source.Record, error) {
 	case doc.Data == nil: // sys/ answers in shapes of its own
 		return nil, fail(source.Invalid, path, "what is there has no fields: name a secret in AGENT_SECRETS")
 	}
-	record := source.NewRecord(path, doc.Data)
+	record := source.NewRecord(path, doc.Data.values())
 	lease := time.Duration(doc.LeaseDuration) * time.Second
 	_, ttl := doc.Data["ttl"]
 	_, old := doc.Data["lease"]
