@@ -37,10 +37,9 @@ type version struct {
 }
 
 type read struct {
-	path    string
-	number  int // 0 for the newest
-	at      time.Time
-	refused bool
+	path   string
+	number int // 0 for the newest
+	at     time.Time
 }
 
 func newFakeStore() *fakeStore {
@@ -94,6 +93,7 @@ func (s *fakeStore) Fetch(ctx context.Context, path string) (*source.Record, err
 func (s *fakeStore) FetchVersion(ctx context.Context, path string, number int) (*source.Record, error) {
 	s.mu.Lock()
 	latency := s.latency
+	s.reads = append(s.reads, read{path, number, time.Now()})
 	s.running++
 	s.most = max(s.most, s.running)
 	s.mu.Unlock()
@@ -107,7 +107,6 @@ func (s *fakeStore) FetchVersion(ctx context.Context, path string, number int) (
 	defer s.mu.Unlock()
 	s.running--
 	failure := cmp.Or(s.fails[""], s.fails[path])
-	s.reads = append(s.reads, read{path, number, time.Now(), failure != nil})
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()

@@ -49,7 +49,6 @@ func (f *file) hold(ctx context.Context, value secret.Value, version secret.Vers
 		now := time.Now()
 		f.held = &held{value: secret.New(value.Reveal()), since: now, eager: now.Add(eagerness), wait: minRejudge}
 	}
-	before := f.held.next
 	f.held.schedule(verdict)
 	f.mu.Lock()
 	f.status.HeldSince, f.status.HeldReason, f.status.HeldNext = f.held.since, verdict.Held, f.held.next
@@ -61,8 +60,8 @@ func (f *file) hold(ctx context.Context, value secret.Value, version secret.Vers
 	case !f.proving:
 		f.proving = true
 		f.path.loop.work.Go(func() { f.prove(ctx) })
-	case f.held.next.Before(before):
-		signal(f.hasten)
+	default:
+		signal(f.hasten) // it may wait for a value before this one
 	}
 }
 

@@ -71,6 +71,20 @@ func TestAHeldKeyIsProbedOftenAtFirst(t *testing.T) {
 	})
 }
 
+// Another value is fresh as well, however long the one before it has been backed off from.
+func TestTheNextHeldKeyIsProbedOftenAgain(t *testing.T) {
+	story(t, func(t *testing.T, r *rig) {
+		r.put("old")
+		r.start()
+		r.rotateTo("new")
+		r.after(5 * time.Minute)
+		r.rotateTo("newer")
+		r.gemini.answer("newer", accepted)
+		r.after(time.Second)
+		r.wantFile("newer")
+	})
+}
+
 // Neither polls nor those who ask for a refresh make Gemini be asked more often.
 func TestRefreshesDoNotHurryAHeldKey(t *testing.T) {
 	story(t, func(t *testing.T, r *rig) {

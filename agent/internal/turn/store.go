@@ -52,8 +52,8 @@ func (s *store) fetch(ctx context.Context, path string, idle func()) (*source.Re
 			return nil, err
 		}
 		record, err := s.source.Fetch(ctx, path)
-		<-s.slots
 		down, first := s.down(err)
+		<-s.slots // whoever gets it knows by then whether the store is down
 		if !down {
 			return record, err
 		}
