@@ -4,7 +4,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/keyturn/keyturn/examples/vaulttest"
 )
 
 func TestSIGTERMWipesOrKeepsTheFiles(t *testing.T) {
@@ -26,6 +31,36 @@ func TestSIGTERMWipesOrKeepsTheFiles(t *testing.T) {
 			t.Errorf("the directory is gone: %v", err)
 		}
 	}
+}
+
+func TestAnAgentThatEndsGivesItsTokenBack(t *testing.T) {
+	v := plainVault(t)
+	secret, _ := newSecret(t, v)
+	environ := append(byAppRole(t, v, allow(t, v, unique(), secret)), append(reach(v), entries("key="+secret))...)
+	mount, _ := strings.CutPrefix(environ[1], "AGENT_AUTH_MOUNT=")
+	a := startAgent(t, filepath.Join(memory(t), "keys"), environ).started(t).ready(t)
+	if n := tokensOf(t, v, mount); n != 1 {
+		t.Errorf("the running agent has %d tokens", n)
+	}
+	if code := a.stop(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if n := tokensOf(t, v, mount); n != 0 {
+		t.Errorf("%d tokens outlive the agent", n)
+	}
+}
+
+// tokensOf returns how many tokens there are that were made by a login at that mount.
+func tokensOf(t *testing.T, v *vaulttest.Server, mount string) (n int) {
+	t.Helper()
+	all := must[*api.Secret](t)(v.Client().Logical().List("auth/token/accessors"))
+	for _, accessor := range all.Data["keys"].([]any) {
+		token, err := v.Client().Auth().Token().LookupAccessor(accessor.(string))
+		if err == nil && token.Data["path"] == "auth/"+mount+"/login" {
+			n++
+		}
+	}
+	return n
 }
 
 // Until Vault answers, the key that a killed agent left serves; equal bytes are not written again.
