@@ -12,7 +12,7 @@
 //
 // # What the cluster has
 //
-// Pods, probes, volumes, exec, logs, RBAC, TokenReview (audiences https://kubernetes.default.svc and vault) and Pod
+// Pods, probes, volumes, exec, logs, RBAC, TokenReview and Pod
 // Security. The machine is [node.HostAddress] for pods, and reaches each pod at its own address. It has no kube-proxy, no
 // DNS and no network policies, and pods reach nothing beyond the machine. Whoever reaches the node may do all that its
 // kubelet can: it is for tests alone.

@@ -34,33 +34,41 @@ func rotationReachesApp(t *testing.T, w *world) {
 	}
 }
 
+// agentIsKilled asks the app whose agent is killed, and its Service: a pod isn't ready while its agent starts again, so the
+// Service turns to the other one.
 func agentIsKilled(t *testing.T, w *world) {
 	w.needNode(t)
 	s := w.stage(t, "kill")
 	s.rotate(t)
-	s.apply(t, overlay{of: "base", replicas: 1})
+	s.apply(t, overlay{of: "base"})
 	s.awaitReady(t)
-	asked := ask(t, s.service(s.name, "keyturn", "v1/generate"), rest)
-	asked.more(t, 50)
-	p := s.onePod(t)
-	if err := syscall.Kill(s.process(t, p.container("keyturn-agent")), syscall.SIGKILL); err != nil {
+	all, err := s.pods(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := all[0].Metadata.Name
+	service := ask(t, s.service(s.name, "keyturn", "v1/generate"), rest)
+	direct := ask(t, s.pod(s.name, name, "8080", "v1/generate"), rest)
+	direct.more(t, 50)
+	began := time.Now()
+	if err := syscall.Kill(s.process(t, all[0].container("keyturn-agent")), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, time.Minute, "another agent", func(ctx context.Context) error {
-		now, err := s.pods(ctx)
-		if err != nil {
-			return err
+		var now pod
+		err := s.get(ctx, &now, "pod", name, "-n", s.name)
+		if agent := now.container("keyturn-agent"); err == nil && (agent.RestartCount != 1 || !agent.Ready) {
+			err = errors.New("there is none")
 		}
-		if agent := now[0].container("keyturn-agent"); agent.RestartCount != 1 || !agent.Ready {
-			return errors.New("there is none")
-		}
-		return nil
+		return err
 	})
-	s.logged(t, p.Metadata.Name, "keyturn-agent", "took over the file that stood there")
+	t.Logf("another agent was ready after %v", time.Since(began).Round(100*time.Millisecond))
+	s.logged(t, name, "keyturn-agent", "took over the file that stood there")
 	s.rotate(t)
 	s.awaitGeneration(t, 2)
-	asked.more(t, 50)
-	asked.stop(t)
+	direct.more(t, 50)
+	direct.stop(t)
+	service.stop(t)
 	if found := s.restarts(t); len(found) != 1 || found["keyturn-agent"] != 1 {
 		t.Errorf("restarts: %v, want one of the agent", found)
 	}

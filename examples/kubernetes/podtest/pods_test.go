@@ -101,38 +101,44 @@ func (s *stage) restarts(t *testing.T) map[string]int {
 
 // logLine is one line of the agent's or the app's log.
 type logLine struct {
-	Time     time.Time
-	Msg      string
-	Reason   string
-	Kind     string
-	original string
+	Time        time.Time
+	Msg, Reason string
 }
 
 func (s *stage) logs(ctx context.Context, pod, container string) ([]logLine, error) {
 	out, err := s.try(ctx, "logs", "-n", s.name, pod, "-c", container)
-	if err != nil {
-		return nil, err
-	}
+	return parse(out), err
+}
+
+func parse(log string) []logLine {
 	var lines []logLine
-	for text := range strings.Lines(out) {
-		line := logLine{original: strings.TrimSpace(text)}
+	for text := range strings.Lines(log) {
+		var line logLine
 		if json.Unmarshal([]byte(text), &line) == nil {
 			lines = append(lines, line)
 		}
 	}
-	return lines, nil
+	return lines
 }
 
 // logged returns when a container first logged a message.
 func (s *stage) logged(t *testing.T, pod, container, message string) time.Time {
 	t.Helper()
 	lines, err := s.logs(t.Context(), pod, container)
+	at := first(lines, message)
+	if at.IsZero() {
+		t.Fatalf("%s of %s never logged %q (%v)", container, pod, message, err)
+	}
+	return at
+}
+
+// first returns when a message was first logged; zero: never.
+func first(lines []logLine, message string) time.Time {
 	for _, line := range lines {
 		if line.Msg == message {
 			return line.Time
 		}
 	}
-	t.Fatalf("%s of %s never logged %q (%v)", container, pod, message, err)
 	return time.Time{}
 }
 

@@ -110,7 +110,7 @@ for top in ("/run", "/var", "/etc", "/tmp", "/srv", "/home", "/root", "/dev/shm"
 for pid in filter(str.isdigit, os.listdir("/proc")):
     look(f"/proc/{pid}/environ")
     with open(f"/proc/{pid}/cmdline", "rb") as f:
-        if b"keyturn" in f.read():
+        if not f.read().startswith(b"python3"):
             found.append(f"process {pid}")
 print(found)
 `

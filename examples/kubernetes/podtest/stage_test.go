@@ -208,7 +208,7 @@ func (s *stage) tell(t *testing.T) {
 	for _, args := range [][]string{
 		{"get", "pods", "-o", "wide"},
 		{"get", "events", "--sort-by=.lastTimestamp"},
-		{"logs", "--all-containers", "--prefix", "--tail=20", "-l", "app.kubernetes.io/name"},
+		{"logs", "--all-containers", "--prefix", "--ignore-errors", "--tail=20", "-l", "app.kubernetes.io/name"},
 	} {
 		out, err := s.try(ctx, append([]string{"-n", s.name}, args...)...)
 		t.Logf("%s (%v)\n%s", strings.Join(args, " "), err, out)

@@ -11,7 +11,7 @@ import (
 func appWaitsForKey(t *testing.T, w *world) {
 	s := w.stage(t, "start")
 	s.apply(t, overlay{of: "base", replicas: 1})
-	p := s.awaitReason(t, "secret/"+s.name)
+	p := s.awaitReason(t, "there is no secret: write it, or name another in AGENT_SECRETS")
 	if p.Status.Phase != "Pending" {
 		t.Errorf("without a key the pod is %s, not Pending", p.Status.Phase)
 	}
@@ -26,7 +26,8 @@ func appWaitsForKey(t *testing.T, w *world) {
 	}
 }
 
-// startsInTime measures from the pod's creation to its readiness, with the agent and with a key that needs none.
+// startsInTime measures from apply to Ready, with the agent and with a key that needs none, and compares the quickest of each:
+// whatever else the machine does only adds.
 func startsInTime(t *testing.T, w *world) {
 	with, without := overlay{of: "base", replicas: 1}, overlay{of: "base", replicas: 1}
 	without.patches = []patch{
@@ -45,12 +46,8 @@ func startsInTime(t *testing.T, w *world) {
 			took[i] = append(took[i], time.Since(began))
 		}
 	}
-	for i := range took {
-		slices.Sort(took[i])
-	}
-	median := [2]time.Duration{took[0][runs/2], took[1][runs/2]}
-	t.Logf("from apply to Ready: %v with the agent, %v without (medians of %d)", median[0], median[1], runs)
-	if extra := median[0] - median[1]; extra > 3*time.Second {
+	t.Logf("from apply to Ready: %v with the agent, %v without", took[0], took[1])
+	if extra := slices.Min(took[0]) - slices.Min(took[1]); extra > 3*time.Second {
 		t.Errorf("the agent adds %v to the start", extra)
 	}
 }

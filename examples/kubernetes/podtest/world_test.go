@@ -32,7 +32,7 @@ type world struct {
 }
 
 // python are the Debian packages of an image with Python and its standard library.
-const python = "python3.11-minimal,libpython3.11-minimal,libpython3.11-stdlib,libc6,libssl3,zlib1g,libexpat1,libbz2-1.0,liblzma5,libffi8,libcrypt1,libuuid1"
+const python = "python3-minimal,python3.11-minimal,libpython3.11-minimal,libpython3.11-stdlib,libc6,libssl3,zlib1g,libexpat1,libbz2-1.0,liblzma5,libffi8,libcrypt1,libuuid1"
 
 // tag is that of the images under test.
 const tag = "pod-test"

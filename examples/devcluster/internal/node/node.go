@@ -115,7 +115,7 @@ func (n *Node) apiserverFlags() []string {
 		"--token-auth-file=" + n.path("tokens.csv"), "--authorization-mode=Node,RBAC",
 		"--service-account-key-file=" + n.path("service-accounts.key"),
 		"--service-account-signing-key-file=" + n.path("service-accounts.key"),
-		"--service-account-issuer=" + issuer, "--api-audiences=" + issuer + ",vault",
+		"--service-account-issuer=" + issuer,
 		"--service-cluster-ip-range=" + serviceRange, "--endpoint-reconciler-type=none",
 		"--kubelet-preferred-address-types=InternalIP", // there is no DNS
 	}
