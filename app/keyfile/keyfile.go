@@ -29,12 +29,13 @@
 // Every write of content sets a file's mtime and its ctime to the same instant, and a rename sets the ctime alone. So a
 // file whose mtime is not its ctime, and whose inode is not the one that was there at the last look, has been renamed, and
 // is taken at once. Everything else waits until its ctime is old enough. The inode matters, since a chmod in the midst of
-// a write parts the two times as well. The tests hold it on tmpfs and on a disk's file system. To truncate a file empties
-// it an instant before it is stamped; the 60 ms that an error must last cover that.
+// a write parts the two times as well. To truncate a file empties it an instant before it is stamped; the 60 ms that an error
+// must last cover that.
 //
-// Who renames within the same tick of the clock as it wrote (up to 10 ms) and sets no mtime can't be told from a writer in
-// place, and waits the 60 ms; keyturn's agent sets the mtime. Who renames first and writes on is not waited for. On systems other
-// than Linux every change waits.
+// What the rule can't see: who renames within the same tick of the clock as it wrote (up to 10 ms) and sets no mtime looks like a
+// writer in place, and waits the 60 ms; keyturn's agent sets the mtime. Who renames a file and writes on, or makes one anew and
+// changes its mode half-way before the first look, is not waited for: the half is yielded, and then the whole. On systems
+// other than Linux every change waits.
 //
 // # Decisions
 //
@@ -116,6 +117,9 @@ func New(c Config) *Watcher {
 
 // Read looks at the file once, and never waits. Its error begins with the path, says how to mend what is wrong, and wraps
 // one of this package's Err variables or what the system said (fs.ErrNotExist, fs.ErrPermission). None quotes the content.
+//
+// It remembers no earlier look. So it calls a file empty that is being truncated, and a chmod between two halves of a write
+// deceives it, neither of which happens to Keys.
 func (w *Watcher) Read() (Reading, error) { return w.look(&past{}) }
 
 // Check makes Keys look at the file at once, as an event would. It never blocks. If nobody ranges over Keys, the next one

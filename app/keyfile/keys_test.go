@@ -1,10 +1,12 @@
 package keyfile
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -203,6 +205,10 @@ func TestTheEndOfTheLoopIsTheEndOfEverything(t *testing.T) {
 		w := New(Config{Path: path})
 		for range w.Keys(t.Context()) {
 			break
+		}
+		var stacks [1 << 16]byte
+		if running := stacks[:runtime.Stack(stacks[:], true)]; bytes.Contains(running, []byte("keyfile.forward(")) {
+			t.Fatalf("it still runs:\n%s", running)
 		}
 		c := consume(t, w)
 		c.key("one")

@@ -140,7 +140,7 @@ func TestAFileThatIsAMountPointIsRefused(t *testing.T) {
 		if err := c.error(ErrMounted, path); !strings.Contains(err.Error(), "mount the directory, not the file") {
 			t.Errorf("%v; and the mend?", err)
 		}
-		must(t, unix.Unmount(path, 0))
+		unmount(t, path)
 		w.Check()
 		c.key("plain")
 
@@ -152,7 +152,7 @@ func TestAFileThatIsAMountPointIsRefused(t *testing.T) {
 		if _, err := New(Config{Path: filepath.Join(dir, "key")}).Read(); err != nil {
 			t.Error(err)
 		}
-		must(t, unix.Unmount(dir, 0))
+		unmount(t, dir)
 		c.stop()
 	}
 }

@@ -86,25 +86,34 @@ func TestAWriteInPlaceIsTakenOnceItIsStable(t *testing.T) {
 	})
 }
 
-// pause is what a slow writer rests between two halves. Where the machine makes more of it than a writer may rest, the
-// writer says so.
-const pause = 20 * time.Millisecond
+// rest is how long a slow writer pauses.
+const rest = 20 * time.Millisecond
 
-// halves writes content in two halves. The second begins with between, if there is one.
-func halves(path, content string, between func() error) (slow bool, err error) {
+// slowly writes content in so many pieces, and does between, if there is that, in the pause after the first. Where the machine
+// makes more of a pause than a writer may take, it says that it was too slow.
+func slowly(path, content string, pieces int, between func() error) (tooSlow bool, err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return false, err
 	}
-	start := time.Now()
-	_, first := f.WriteString(content[:len(content)/2])
-	<-time.After(pause)
-	if between != nil {
-		first = errors.Join(first, between())
-		<-time.After(pause)
+	defer f.Close()
+	last := time.Now()
+	for i := range pieces {
+		if i > 0 {
+			<-time.After(rest)
+		}
+		if _, err := f.WriteString(content[i*len(content)/pieces : (i+1)*len(content)/pieces]); err != nil {
+			return false, err
+		}
+		if i == 0 && between != nil {
+			if err := between(); err != nil {
+				return false, err
+			}
+		}
+		tooSlow = tooSlow || time.Since(last) > 45*time.Millisecond
+		last = time.Now()
 	}
-	_, second := f.WriteString(content[len(content)/2:])
-	return time.Since(start) > 50*time.Millisecond, errors.Join(first, second, f.Close())
+	return tooSlow, nil
 }
 
 // However a person or a program puts the new key where the old one is, nobody sees half of it.
@@ -116,18 +125,19 @@ func TestEveryWayToWriteAFileGivesTheWholeKey(t *testing.T) {
 			return false, cmd.Run()
 		}
 	}
-	ways := map[string]func(path, content string) (slow bool, err error){
+	ways := map[string]func(path, content string) (tooSlow bool, err error){
 		"os.WriteFile": func(path, content string) (bool, error) { return false, os.WriteFile(path, []byte(content), 0o600) },
-		"two halves":   func(path, content string) (bool, error) { return halves(path, content, nil) },
+		"two halves":   func(path, content string) (bool, error) { return slowly(path, content, 2, nil) },
+		"ten pieces":   func(path, content string) (bool, error) { return slowly(path, content, 10, nil) },
 		"two halves, chmod between": func(path, content string) (bool, error) {
-			return halves(path, content, func() error { return os.Chmod(path, 0o600) })
+			return slowly(path, content, 2, func() error { return os.Chmod(path, 0o600) })
 		},
 		"two halves, a link between": func(path, content string) (bool, error) {
-			return halves(path, content, func() error { return errors.Join(os.Link(path, path+"2"), os.Remove(path+"2")) })
+			return slowly(path, content, 2, func() error { return errors.Join(os.Link(path, path+"2"), os.Remove(path+"2")) })
 		},
 		"deleted, then two halves": func(path, content string) (bool, error) {
 			must(t, os.Remove(path))
-			return halves(path, content, nil)
+			return slowly(path, content, 2, nil)
 		},
 		"redirection":       shell(`printf %s "$KEY" > "$F"`),
 		"two redirections":  shell(`printf %.5s "$KEY" > "$F"; printf %s "${KEY#?????}" >> "$F"`),
@@ -150,10 +160,10 @@ func TestEveryWayToWriteAFileGivesTheWholeKey(t *testing.T) {
 				c := consume(t, New(Config{Path: path, Tick: never}))
 				c.key("old-key")
 				for round, content := range []string{"the-next-key", "the-one-that-follows-it"} {
-					slow, err := write(path, content)
+					tooSlow, err := write(path, content)
 					must(t, err)
 					i := c.next()
-					for slow && i.Key.Reveal() != content {
+					for tooSlow && i.Key.Reveal() != content {
 						t.Logf("round %d: the writer was slower than it may be: %v", round, i)
 						i = c.next()
 					}
@@ -222,7 +232,7 @@ func TestNoReadIsTorn(t *testing.T) {
 				}
 			})
 		}
-		for i := range 60 {
+		for i := range 40 {
 			content := keys[i%3]
 			if i%4 == 0 {
 				start := time.Now()

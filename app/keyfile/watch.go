@@ -69,7 +69,7 @@ func (w *watch) report(err error) {
 	case err == nil && w.failure != "":
 		w.failure = ""
 		w.log.Info("the key file's directory is watched again", "dir", w.dir)
-	case err != nil && err.Error() != w.failure && !errors.Is(err, fs.ErrNotExist):
+	case err != nil && err.Error() != w.failure:
 		w.failure = err.Error()
 		w.log.Warn("the key file's directory can't be watched, so a new key is noticed a tick late",
 			"dir", w.dir, "err", err, "mend", mend(err))
