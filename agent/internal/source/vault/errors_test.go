@@ -134,7 +134,7 @@ func TestAnErrorSaysWhereTheUserWentWrong(t *testing.T) {
 	policy(t, h.vault, h.policy, h.mount+"/data/*")
 	for path, want := range map[string]string{
 		h.mount + "/data/gemini": "perhaps " + h.mount + "/gemini",
-		h.mount + "/nothing":     "there is no secret",
+		h.mount + "/nothing":     "vault kv put " + h.mount + "/nothing FIELD=-",
 	} {
 		if e := checkKind(t, h.source, path, source.NotFound); !strings.Contains(e.Reason, want) {
 			t.Errorf("%s: %q, want one that says %q", path, e.Reason, want)

@@ -98,6 +98,8 @@ func (s *session) explain(f *failure, m mount, path, at string) error {
 		f.as(source.NotFound, path, "there is no secret: write it, or name another in AGENT_SECRETS")
 		if rest, named := strings.CutPrefix(path, m.path+"data/"); named && m.kv == 2 {
 			f.reason += "; perhaps " + m.path + rest + ", since data/ is added for KV version 2"
+		} else if m.kv != 0 {
+			f.reason += "; \"vault kv put " + path + " FIELD=-\" writes what it is given on standard input"
 		}
 		return f
 	case strings.Contains(f.messages, "Upgrading from non-versioned to versioned"):
