@@ -106,6 +106,11 @@ func (w *world) startVault(t *testing.T, dir string) {
 			t.Fatal(err)
 		}
 	}
+	t.Cleanup(func() {
+		if _, err := w.try(context.Background(), "delete", "-f", "../vault/reviewer.yaml", "--ignore-not-found"); err != nil {
+			t.Error(err)
+		}
+	})
 	for range 2 { // it may be run again
 		cmd := w.command(t.Context(), "../vault/setup.sh")
 		cmd.Env = append(cmd.Env, "PATH="+programs+":"+os.Getenv("PATH"), "VAULT_ADDR="+w.vault.Addr, "VAULT_TOKEN="+w.vault.RootToken)
