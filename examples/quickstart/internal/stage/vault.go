@@ -81,7 +81,7 @@ func (v *Vault) answer(secret *api.Secret, err error) func(name string) (string,
 				return s, nil
 			}
 		}
-		return "", fmt.Errorf("Vault's answer has no %s", name)
+		return "", fmt.Errorf("there is no %s in the answer of Vault", name)
 	}
 }
 
@@ -136,7 +136,7 @@ func (v *Vault) Reads() (int, error) {
 			Request struct{ Operation, Path string }
 		}
 		if err := json.Unmarshal(lines.Bytes(), &entry); err != nil {
-			return 0, fmt.Errorf("Vault's audit log: %w", err)
+			return 0, fmt.Errorf("read the audit log of Vault: %w", err)
 		}
 		if entry.Type == "request" && entry.Request.Operation == "read" && entry.Request.Path == mount+"/data/"+path {
 			reads++
