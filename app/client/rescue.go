@@ -41,7 +41,6 @@ type lease = swap.Lease[*generation]
 func (c *Client) run(ctx context.Context, call func(g gemini.Client, number uint64) (begun bool, err error)) error {
 	c.counters.calls.Add(1)
 	w := waiting{}
-	defer w.stop()
 	var refusal error
 	var refusedOn uint64
 	for rerun := 0; ; rerun++ {
@@ -164,11 +163,14 @@ func (c *Client) lease(ctx context.Context, w *waiting, refusedOn uint64) (lease
 		case c.isVain(current):
 			return lease{}, hopeless(current)
 		}
-		if !w.started() {
+		if !w.begun {
 			c.counters.waited.Add(1)
+			w.begun, w.from = true, current
 		}
 		if err := w.wait(ctx, c.handle.After(current), news); errors.Is(err, errPatience) {
-			c.giveUp(current)
+			if w.from == current { // otherwise the current one has not been waited for that long
+				c.giveUp(current)
+			}
 			return lease{}, hopeless(current)
 		} else if err != nil {
 			return lease{}, err
@@ -226,30 +228,28 @@ func (c *Client) isVain(current uint64) bool {
 	return c.vain && c.vainFor == current
 }
 
-// waiting bounds the time that one request waits, in all its runs together. The zero value is ready.
-type waiting struct{ timer *time.Timer }
+// waiting bounds the time that one request waits, in all its runs together. The runs themselves don't count: a model may
+// take its time. The zero value is ready.
+type waiting struct {
+	begun bool
+	from  uint64 // the generation that was current when it began
+	spent time.Duration
+}
 
 var errPatience = errors.New("waited long enough")
 
-func (w *waiting) started() bool { return w.timer != nil }
-
 func (w *waiting) wait(ctx context.Context, newer, news <-chan struct{}) error {
-	if w.timer == nil {
-		w.timer = time.NewTimer(patience)
-	}
+	started := time.Now()
+	defer func() { w.spent += time.Since(started) }()
+	timer := time.NewTimer(patience - w.spent)
+	defer timer.Stop()
 	select {
 	case <-newer:
 	case <-news:
-	case <-w.timer.C:
+	case <-timer.C:
 		return errPatience
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	return nil
-}
-
-func (w *waiting) stop() {
-	if w.timer != nil {
-		w.timer.Stop()
-	}
 }
