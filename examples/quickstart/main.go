@@ -29,8 +29,8 @@ const (
 // usageError marks what the caller mends by calling otherwise.
 type usageError struct{ error }
 
-// errFailed says that requests failed, of which the summary has told already.
-var errFailed = errors.New("requests failed")
+// errFailed says that the run failed, of which the summary has told already.
+var errFailed = errors.New("not every request was answered, or a new key never came into use")
 
 func main() {
 	if err := endWithGoRun(); err != nil {
