@@ -19,13 +19,14 @@ const redacted = "[redacted]"
 //
 // A Value may be copied and used concurrently; all copies share the same bytes. Only Clear is not safe beside other calls.
 type Value struct {
-	bytes func() *[]byte
+	bytes    func() *[]byte
+	giveBack func() // its place to the Memory that keeps it; nil for ordinary memory
 }
 
 // New copies b into a new Value. The caller keeps b and may clear it.
 func New(b []byte) Value {
 	held := append([]byte{}, b...)
-	return Value{func() *[]byte { return &held }}
+	return Value{bytes: func() *[]byte { return &held }}
 }
 
 // Reveal returns the secret itself. The bytes belong to the Value: read them, don't change or keep them.
@@ -46,11 +47,14 @@ func (v Value) Equal(w Value) bool {
 
 // Clear overwrites the bytes that v and all its copies share; they are zero Values afterwards.
 func (v Value) Clear() {
-	if v.bytes == nil {
+	if v.IsZero() {
 		return
 	}
 	clear(*v.bytes())
 	*v.bytes() = nil
+	if v.giveBack != nil {
+		v.giveBack()
+	}
 }
 
 // Format implements fmt.Formatter for every verb.
