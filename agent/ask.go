@@ -20,9 +20,11 @@ import (
 const maxAnswer = 16 << 20
 
 const (
-	// maxPatience bounds health -wait. lookAgain is the pause between two questions: an agent feels none of them.
+	// maxPatience bounds health -wait.
 	maxPatience = time.Hour
-	lookAgain   = 200 * time.Millisecond
+	// lookAgain is the pause after its first question, and doubles up to lookRarely: most agents are ready at once or wait long.
+	lookAgain  = 100 * time.Millisecond
+	lookRarely = time.Second
 )
 
 // patience reads the arguments of "health -wait=DURATION"; ok says that they are that.
@@ -39,13 +41,13 @@ func patience(args []string) (wait time.Duration, ok bool) {
 // rendered, or wait is over: one probe that waits costs less than many that don't, and notices at once.
 func health(ctx context.Context, c Config, wait time.Duration) error {
 	end := time.Now().Add(wait)
-	for {
+	for pause := lookAgain; ; pause = min(2*pause, lookRarely) {
 		err := readiness(ctx, c)
-		if err == nil || ctx.Err() != nil || !time.Now().Add(lookAgain).Before(end) {
+		if err == nil || ctx.Err() != nil || !time.Now().Add(pause).Before(end) {
 			return err
 		}
 		select {
-		case <-time.After(lookAgain):
+		case <-time.After(pause):
 		case <-ctx.Done():
 		}
 	}
