@@ -11,7 +11,7 @@ import (
 func appWaitsForKey(t *testing.T, w *world) {
 	s := w.stage(t, "start")
 	s.apply(t, overlay{of: "base", replicas: 1})
-	p := s.awaitReason(t, "there is no secret: write it, or name another in AGENT_SECRETS")
+	p := s.awaitReason(t, "there is no secret")
 	if p.Status.Phase != "Pending" {
 		t.Errorf("without a key the pod is %s, not Pending", p.Status.Phase)
 	}
