@@ -19,11 +19,11 @@ type acknowledgement struct {
 }
 
 // acknowledgeFirstUse tells the agent which file's key is in use: after a generation's first success, when its file has
-// another identity, and when the agent has another socket.
+// another identity, and when the agent has another socket. What fails is tried again at each look.
 func (c *Client) acknowledgeFirstUse(ctx context.Context) {
 	tick := time.NewTicker(recheck)
 	defer tick.Stop()
-	var said acknowledgement
+	var said, doubted acknowledgement
 	for {
 		select {
 		case <-c.firstUse:
@@ -43,14 +43,17 @@ func (c *Client) acknowledgeFirstUse(ctx context.Context) {
 		case err == nil:
 			c.counters.acknowledged.Add(1)
 			said = due
-		case errors.Is(err, sidecar.ErrReplaced): // the file that it was replaced with comes by itself
+		case errors.Is(err, sidecar.ErrReplaced) && due == doubted: // the file that it was replaced with comes by itself
 			said, err = due, nil
+		case errors.Is(err, sidecar.ErrReplaced): // an agent that has just renamed the file may not have noted it yet
+			doubted, err = due, nil
 		}
 		c.noteAgent(err)
 	}
 }
 
-// due returns what there is to acknowledge, and since when it is in use; false if there is nothing, or nobody to hear it.
+// due returns what there is to acknowledge, and since when it is in use; false if there is nothing. That there is nobody to
+// hear it is for Acknowledge to say.
 func (c *Client) due() (a acknowledgement, at time.Time, ok bool) {
 	l, ok := c.handle.Acquire()
 	if !ok {
@@ -59,7 +62,7 @@ func (c *Client) due() (a acknowledgement, at time.Time, ok bool) {
 	defer l.Release()
 	first := l.Value().first.Load()
 	a = acknowledgement{*l.Value().identity.Load(), c.config.Agent.Instance()}
-	if first == nil || a.to.IsZero() {
+	if first == nil {
 		return a, at, false
 	}
 	return a, *first, true

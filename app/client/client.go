@@ -44,7 +44,7 @@ import (
 var ErrNoKey = errors.New("there is no key yet")
 
 // ErrRefused is returned, wrapped, when Gemini refuses every key that is at hand.
-var ErrRefused = errors.New("Gemini refuses every key that is at hand")
+var ErrRefused = errors.New("every key that is at hand is refused by Gemini")
 
 // Keys is where keys come from; a *keyfile.Watcher, or Static.
 type Keys interface {
@@ -176,8 +176,8 @@ func (c *Client) Generate(ctx context.Context, prompt string) (Answer, error) {
 	return answer, nil
 }
 
-// Stream answers prompt piece by piece, as Gemini does; all pieces are of one generation. Its last element is an error
-// unless the answer is complete. A refusal of the key before the first piece is rescued as in Generate; one after it, which
+// Stream answers prompt piece by piece, as Gemini does; all pieces are of one generation. An answer without text is one
+// empty piece. The last element is an error unless the answer is complete. A refusal of the key before the first piece is rescued as in Generate; one after it, which
 // a stream outlives at Google, comes out. Each ranging over the sequence is a request of its own.
 func (c *Client) Stream(ctx context.Context, prompt string) iter.Seq2[Answer, error] {
 	return func(yield func(Answer, error) bool) {
@@ -191,7 +191,10 @@ func (c *Client) Stream(ctx context.Context, prompt string) iter.Seq2[Answer, er
 					return begun, errLeft
 				}
 			}
-			return begun, nil
+			if !begun { // whoever asked learns of the generation all the same
+				yield(Answer{Generation: number}, nil)
+			}
+			return true, nil
 		})
 		if err != nil && err != errLeft {
 			yield(Answer{}, err)

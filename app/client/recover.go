@@ -50,14 +50,22 @@ func (c *Client) holds(number uint64, wanted func(*generation) bool) bool {
 	return l.Generation() == number && wanted(l.Value())
 }
 
-// pause waits for d, for a newer generation, or for ctx's end.
-func (c *Client) pause(ctx context.Context, number uint64, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-c.handle.After(number):
-	case <-ctx.Done():
+// lasts reports whether holds does for as long as d. It returns at once when holds doesn't, or ctx ends.
+func (c *Client) lasts(ctx context.Context, d time.Duration, number uint64, wanted func(*generation) bool) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		news := c.nextNews()
+		if ctx.Err() != nil || !c.holds(number, wanted) {
+			return false
+		}
+		select {
+		case <-timer.C:
+			return c.holds(number, wanted)
+		case <-news:
+		case <-c.handle.After(number):
+		case <-ctx.Done():
+		}
 	}
 }
 
@@ -71,20 +79,23 @@ func (c *Client) refreshWhenRefused(ctx context.Context) {
 		if !ok {
 			return
 		}
-		for wait := minRefresh; ctx.Err() == nil && c.holds(number, isRefused); wait = min(2*wait, maxRefresh) {
-			c.refresh(ctx)
-			c.pause(ctx, number, wait)
+		c.refresh(ctx, number)
+		for wait := minRefresh; c.lasts(ctx, wait, number, isRefused); wait = min(2*wait, maxRefresh) {
+			c.refresh(ctx, number)
 		}
 	}
 }
 
-// refresh asks once, on behalf of the current generation.
-func (c *Client) refresh(ctx context.Context) {
+// refresh asks once, on behalf of the generation with that number, if it is still current and refused.
+func (c *Client) refresh(ctx context.Context, number uint64) {
 	l, ok := c.handle.Acquire()
 	if !ok {
 		return
 	}
 	defer l.Release()
+	if l.Generation() != number || !isRefused(l.Value()) {
+		return // what is refused is not the file that the agent has in force
+	}
 	c.counters.refreshes.Add(1)
 	bounded, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
@@ -107,14 +118,12 @@ func (c *Client) probeInDoubt(ctx context.Context) {
 		if !ok {
 			return
 		}
-		if c.holds(number, isRefused) { // a moment ago
-			c.pause(ctx, number, minProbe)
+		if c.holds(number, isRefused) && !c.lasts(ctx, minProbe, number, inDoubt) { // it was refused a moment ago
+			continue
 		}
-		for wait := minProbe; ctx.Err() == nil && c.holds(number, inDoubt); wait = min(2*wait, maxProbe) {
+		c.probe(ctx)
+		for wait := minProbe; c.lasts(ctx, wait, number, inDoubt); wait = min(2*wait, maxProbe) {
 			c.probe(ctx)
-			if c.holds(number, inDoubt) {
-				c.pause(ctx, number, wait)
-			}
 		}
 	}
 }

@@ -29,18 +29,22 @@ type generation struct {
 	identity atomic.Pointer[keyfile.Identity] // of the file that it was read from last
 
 	refused   atomic.Bool
-	successes atomic.Int64
 	first     atomic.Pointer[time.Time] // success; nil before
+	successes atomic.Int64              // since it was refused last
+	proving   atomic.Pointer[time.Time] // the first of them
 	proven    atomic.Bool
 }
 
 type lease = swap.Lease[*generation]
 
+// attempt is one run of a request. begun reports whether something of its answer has reached the caller.
+type attempt func(g gemini.Client, number uint64) (begun bool, err error)
+
 // run makes call with a leased client, and again with another one if Gemini refuses the key, as long as nothing of the
 // answer has begun to reach the caller.
-func (c *Client) run(ctx context.Context, call func(g gemini.Client, number uint64) (begun bool, err error)) error {
+func (c *Client) run(ctx context.Context, call attempt) error {
 	c.counters.calls.Add(1)
-	w := waiting{}
+	w := waiting{left: patience}
 	var refusal error
 	var refusedOn uint64
 	for rerun := 0; ; rerun++ {
@@ -48,9 +52,7 @@ func (c *Client) run(ctx context.Context, call func(g gemini.Client, number uint
 		if err != nil {
 			return because(err, refusal)
 		}
-		begun, err := call(l.Value().client, l.Generation())
-		c.judge(l, begun, err)
-		l.Release()
+		begun, err := c.try(l, call)
 		switch {
 		case gemini.FaultOf(err) != gemini.FaultKey:
 			if err == nil && rerun > 0 {
@@ -66,22 +68,27 @@ func (c *Client) run(ctx context.Context, call func(g gemini.Client, number uint
 	}
 }
 
+// try makes call with l, notes what its outcome says about the key, and gives l back, even if the caller of a stream
+// panics.
+func (c *Client) try(l lease, call attempt) (begun bool, err error) {
+	defer l.Release()
+	begun, err = call(l.Value().client, l.Generation())
+	switch {
+	case gemini.FaultOf(err) == gemini.FaultKey:
+		c.counters.refused.Add(1)
+		c.refuse(l, err)
+	case err == nil || begun:
+		c.accept(l)
+	}
+	return begun, err
+}
+
 // because adds the refusal that led to err, if there was one.
 func because(err, refusal error) error {
 	if refusal == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", err, refusal)
-}
-
-// judge notes what the outcome of a call says about its key.
-func (c *Client) judge(l lease, begun bool, err error) {
-	switch {
-	case gemini.FaultOf(err) == gemini.FaultKey:
-		c.refuse(l, err)
-	case err == nil || begun:
-		c.accept(l)
-	}
 }
 
 // accept counts a success. The first one is acknowledged; enough of them end the predecessor.
@@ -91,14 +98,16 @@ func (c *Client) accept(l lease) {
 		return // it was accepted before it was refused
 	}
 	if g.successes.Add(1) == 1 {
-		g.first.Store(&now)
-		c.wakeAcknowledge()
+		g.proving.Store(&now)
+		if g.first.CompareAndSwap(nil, &now) {
+			c.wakeAcknowledge()
+		}
 	}
 	if c.unready.Load() {
-		c.absolve(l)
+		c.recovered(l)
 	}
-	first := g.first.Load()
-	if first == nil || g.proven.Load() || g.successes.Load() < provenSuccesses || now.Sub(*first) < provenTime {
+	since := g.proving.Load()
+	if since == nil || g.proven.Load() || g.successes.Load() < provenSuccesses || now.Sub(*since) < provenTime {
 		return
 	}
 	g.proven.Store(true)
@@ -112,22 +121,33 @@ func (c *Client) accept(l lease) {
 
 // refuse notes that Gemini refused a generation's key, and wakes those who look for a better one.
 func (c *Client) refuse(l lease, err error) {
-	c.counters.refused.Add(1)
-	if l.Value().refused.Swap(true) {
+	g := l.Value()
+	if g.refused.Swap(true) {
 		return
 	}
+	g.successes.Store(0)          // a key that some front ends refuse proves nothing by what the others accept
 	c.handle.Drop(l.Generation()) // as a predecessor it can rescue nobody
 	c.config.Log.Warn("Gemini refuses the key", "generation", l.Generation(), "reason", err.Error())
 	c.announce()
 }
 
-// absolve notes that Gemini accepts a generation's key, after doubts.
+// absolve notes that a probe of a generation's key was accepted, after doubts.
 func (c *Client) absolve(l lease) {
 	l.Value().refused.Store(false)
+	c.recovered(l)
+}
+
+// recovered ends the state in which requests fail at once, if it is the current key that was accepted: an older one, which
+// a long stream still holds, rescues nobody.
+func (c *Client) recovered(l lease) {
+	if !c.holds(l.Generation(), func(*generation) bool { return true }) {
+		return
+	}
 	c.mu.Lock()
 	c.vain = false
+	unready := c.unready.Swap(false)
 	c.mu.Unlock()
-	if c.unready.Swap(false) {
+	if unready {
 		c.config.Log.Info("Gemini accepts the key: ready again", "generation", l.Generation())
 	}
 	c.announce()
@@ -162,17 +182,14 @@ func (c *Client) lease(ctx context.Context, w *waiting, refusedOn uint64) (lease
 			return l, nil
 		case c.isVain(current):
 			return lease{}, hopeless(current)
-		}
-		if !w.begun {
-			c.counters.waited.Add(1)
-			w.begun, w.from = true, current
-		}
-		if err := w.wait(ctx, c.handle.After(current), news); errors.Is(err, errPatience) {
-			if w.from == current { // otherwise the current one has not been waited for that long
-				c.giveUp(current)
-			}
+		case w.left <= 0:
+			c.giveUp(current)
 			return lease{}, hopeless(current)
-		} else if err != nil {
+		case !w.counted:
+			w.counted = true
+			c.counters.waited.Add(1)
+		}
+		if err := w.wait(ctx, c.handle.After(current), news); err != nil {
 			return lease{}, err
 		}
 	}
@@ -210,16 +227,17 @@ func hopeless(current uint64) error {
 	return ErrRefused
 }
 
-// giveUp notes that a request waited in vain, so that those who come after it fail at once, until there is a newer
-// generation or a probe is accepted.
+// giveUp notes that a request waited in vain, so that those who wait with it and those who come after it fail at once,
+// until there is a newer generation or a probe is accepted.
 func (c *Client) giveUp(current uint64) {
 	c.mu.Lock()
 	c.vain, c.vainFor = true, current
+	was := c.unready.Swap(true)
 	c.mu.Unlock()
-	if !c.unready.Swap(true) {
+	if !was {
 		c.config.Log.Error("no key works: requests fail until one does", "generation", current)
-		c.announce()
 	}
+	c.announce()
 }
 
 func (c *Client) isVain(current uint64) bool {
@@ -228,28 +246,23 @@ func (c *Client) isVain(current uint64) bool {
 	return c.vain && c.vainFor == current
 }
 
-// waiting bounds the time that one request waits, in all its runs together. The runs themselves don't count: a model may
-// take its time. The zero value is ready.
+// waiting is what is left of the time that one request waits, in all its runs together.
 type waiting struct {
-	begun bool
-	from  uint64 // the generation that was current when it began
-	spent time.Duration
+	left    time.Duration
+	counted bool
 }
 
-var errPatience = errors.New("waited long enough")
-
+// wait returns when there is something new to look at, or nothing left; with ctx's error if ctx has ended.
 func (w *waiting) wait(ctx context.Context, newer, news <-chan struct{}) error {
-	started := time.Now()
-	defer func() { w.spent += time.Since(started) }()
-	timer := time.NewTimer(patience - w.spent)
+	began := time.Now()
+	timer := time.NewTimer(w.left)
 	defer timer.Stop()
 	select {
 	case <-newer:
 	case <-news:
 	case <-timer.C:
-		return errPatience
 	case <-ctx.Done():
-		return ctx.Err()
 	}
-	return nil
+	w.left -= time.Since(began)
+	return ctx.Err()
 }

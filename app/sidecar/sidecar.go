@@ -13,14 +13,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"syscall"
+	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/keyturn/keyturn/app/keyfile"
 )
@@ -38,6 +37,10 @@ const (
 	Held        Outcome = "held"        // the store holds a newer value, and the agent's gate holds it
 	Unreachable Outcome = "unreachable" // the store can't be read
 )
+
+func (o Outcome) known() bool {
+	return slices.Contains([]Outcome{Published, Unchanged, Held, Unreachable}, o)
+}
 
 // Refreshed is the agent's answer to a refresh.
 type Refreshed struct {
@@ -63,33 +66,41 @@ type Agent struct {
 // New returns the agent that listens on socket and renders keyFile, of which it knows the last element alone. It does no
 // I/O.
 func New(socket, keyFile string) *Agent {
-	return &Agent{socket: socket, file: filepath.Base(keyFile), http: &http.Client{Transport: &http.Transport{
-		DisableKeepAlives:      true,
-		MaxResponseHeaderBytes: 16 << 10,
-		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, socket) },
-	}}}
+	return &Agent{socket: socket, file: filepath.Base(keyFile), http: &http.Client{
+		Transport: &http.Transport{
+			DisableKeepAlives:      true,
+			MaxResponseHeaderBytes: 16 << 10,
+			DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, socket) },
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // an agent has none
+	}}
 }
 
 // Refresh makes the agent read the store now and waits for the outcome, for as long as ctx lets it. have is the file that
-// the caller read; refused says that its key was refused where it is used.
+// the caller read; refused says that its key was refused where it is used. Its errors name the socket and the mend.
 func (a *Agent) Refresh(ctx context.Context, have keyfile.Identity, refused bool) (Refreshed, error) {
-	var answer Refreshed
-	status, err := a.post(ctx, "/refresh", map[string]any{"file": a.file, "identity": have, "refused": refused}, &answer)
-	if err != nil {
+	status, body, err := a.post(ctx, "/refresh", map[string]any{"file": a.file, "identity": have, "refused": refused})
+	switch {
+	case err != nil:
 		return Refreshed{}, err
+	case status == http.StatusNotFound:
+		return Refreshed{}, fmt.Errorf("the agent at %s renders no file %q: name it in AGENT_SECRETS, or set APP_KEY_FILE to one that is", a.socket, a.file)
+	case status == http.StatusGatewayTimeout: // it stops, or the store takes its time
+		return Refreshed{}, a.late()
 	}
-	if status != http.StatusOK {
+	var answer Refreshed
+	if status != http.StatusOK || json.Unmarshal(body, &answer) != nil || !answer.Outcome.known() {
 		return Refreshed{}, a.strange(status)
 	}
 	return answer, nil
 }
 
 // Acknowledge tells the agent that the key of the file named by id is in use, and has been since at. It blocks for two
-// seconds at most. ErrReplaced means that there is nothing left to acknowledge.
+// seconds at most. ErrReplaced means that there is nothing left to acknowledge; other errors are those of Refresh.
 func (a *Agent) Acknowledge(ctx context.Context, id keyfile.Identity, at time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, acknowledgeTimeout)
 	defer cancel()
-	status, err := a.post(ctx, "/ack", map[string]any{"file": a.file, "identity": id, "at": at}, nil)
+	status, _, err := a.post(ctx, "/ack", map[string]any{"file": a.file, "identity": id, "at": at})
 	switch {
 	case err != nil:
 		return err
@@ -103,57 +114,62 @@ func (a *Agent) Acknowledge(ctx context.Context, id keyfile.Identity, at time.Ti
 
 // Instance names the socket as it stands now, so that a caller sees when an agent was started anew; zero if there is none.
 func (a *Agent) Instance() Instance {
-	info, err := os.Lstat(a.socket)
+	info, err := os.Stat(a.socket)
 	if err != nil || info.Mode().Type() != os.ModeSocket {
 		return Instance{}
 	}
-	s := info.Sys().(*syscall.Stat_t)
-	return Instance{s.Ino, s.Ctim}
+	return instanceOf(info)
 }
 
 // Instance is one socket of an agent. Instances are equal if they are the same.
 type Instance struct {
 	inode   uint64
-	created syscall.Timespec
+	changed int64 // its ctime in nanoseconds, since an inode's number comes again
 }
 
 // IsZero reports whether there was no socket.
 func (i Instance) IsZero() bool { return i == Instance{} }
 
-// post sends body and reads the answer into into, which may be nil. Its errors name the socket and the mend.
-func (a *Agent) post(ctx context.Context, path string, body, into any) (status int, err error) {
+// post sends body and returns the answer, of whose body it reads maxAnswer bytes at most.
+func (a *Agent) post(ctx context.Context, path string, body any) (status int, answer []byte, err error) {
 	text, err := json.Marshal(body)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+path, bytes.NewReader(text))
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	response, err := a.http.Do(request)
 	if err != nil {
-		return 0, a.unreachable(ctx, err)
+		return 0, nil, a.unreachable(ctx, err)
 	}
 	defer response.Body.Close()
-	if into != nil && response.StatusCode == http.StatusOK {
-		if err := json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(into); err != nil {
-			return 0, a.unreachable(ctx, err)
-		}
+	answer, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return 0, nil, a.unreachable(ctx, err)
 	}
-	return response.StatusCode, nil
+	return response.StatusCode, answer, nil
 }
 
+// unreachable says why there is no answer.
 func (a *Agent) unreachable(ctx context.Context, err error) error {
-	if e, ok := errors.AsType[*foreignError](err); ok {
-		return e
-	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return fmt.Errorf("the agent at %s doesn't answer in time: is it stopped, or another program?", a.socket)
-	}
-	if ctx.Err() != nil {
+	foreign, ok := errors.AsType[*foreignError](err)
+	switch {
+	case ok:
+		return foreign
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return a.late()
+	case ctx.Err() != nil:
 		return ctx.Err()
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("uid %d may not talk to the agent at %s: run both as the same user", os.Geteuid(), a.socket)
 	}
 	return fmt.Errorf("no agent answers at %s: start it, or set APP_AGENT_SOCKET to empty", a.socket)
+}
+
+func (a *Agent) late() error {
+	return fmt.Errorf("the agent at %s doesn't answer in time: is it stopped, or another program?", a.socket)
 }
 
 func (a *Agent) strange(status int) error {
@@ -186,20 +202,4 @@ func dial(ctx context.Context, socket string) (net.Conn, error) {
 		return nil, err
 	}
 	return c, nil
-}
-
-func peer(c *net.UnixConn) (uid int, err error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var credentials *unix.Ucred
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		credentials, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err := errors.Join(err, failed); err != nil {
-		return 0, err
-	}
-	return int(credentials.Uid), nil
 }

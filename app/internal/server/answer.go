@@ -72,6 +72,9 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, prompt strin
 			return problem.outcome
 		}
 		last = answer
+		if answer.Text == "" {
+			continue // an answer without text says its generation with a piece that has none
+		}
 		if events.send("", struct {
 			Text string `json:"text"`
 		}{answer.Text}) != nil {
@@ -79,7 +82,7 @@ func (s *Server) stream(ctx context.Context, w http.ResponseWriter, prompt strin
 		}
 	}
 	if events.send("done", struct {
-		Generation uint64 `json:"generation,omitempty"` // not known of an answer without a piece
+		Generation uint64 `json:"generation"`
 	}{last.Generation}) != nil {
 		return gone
 	}

@@ -116,9 +116,9 @@ func TestAPieceIsOneEventWhateverItHolds(t *testing.T) {
 }
 
 func TestAnAnswerWithoutTextIsDone(t *testing.T) {
-	url := host(t, &fake{stream: func(context.Context, string) iter.Seq2[client.Answer, error] { return pieces(nil) }})
+	url := host(t, &fake{stream: func(context.Context, string) iter.Seq2[client.Answer, error] { return pieces(nil, "") }})
 	a := post(t, url+"/v1/stream", question)
-	if a.status != 200 || a.body != "event: done\ndata: {}\n\n" {
+	if a.status != 200 || a.body != "event: done\ndata: {\"generation\":7}\n\n" {
 		t.Errorf("%d %q", a.status, a.body)
 	}
 }
