@@ -45,6 +45,7 @@ var (
 	changed   = describe("file_changed_timestamp_seconds", "When the file last got other bytes.", "file")
 	read      = describe("store_read_timestamp_seconds", "When the store was last read with success.", "file")
 	renders   = describe("renders_total", "How often the file was written.", "file")
+	repairs   = describe("repairs_total", "How often the file was put back after somebody had changed it.", "file")
 	failures  = describe("store_read_failures_total", "Reads of the store that failed, by reason.", "reason")
 	storeUp   = describe("store_up", "0 while the store as a whole fails.")
 	tokenTTL  = describe("store_token_ttl_seconds", "How long the agent's access to the store lasts unless it is renewed.")
@@ -67,7 +68,7 @@ type collector struct{ Facts }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{buildInfo, ready, rendered, inSync, published, stored, changed, read, renders,
+	for _, d := range []*prometheus.Desc{buildInfo, ready, rendered, inSync, published, stored, changed, read, renders, repairs,
 		failures, storeUp, tokenTTL, inUse, useLag, heldBack, refused, unproven, ignored, peers, skips} {
 		ch <- d
 	}
@@ -102,6 +103,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(changed, seconds(f.Changed), f.File)
 		gauge(read, seconds(f.Read), f.File)
 		counter(renders, f.Renders, f.File)
+		counter(repairs, f.Repairs, f.File)
 		gauge(heldBack, flag(!f.HeldSince.IsZero()), f.File)
 		gauge(refused, flag(f.Refused), f.File)
 		gauge(unproven, flag(f.Unproven != ""), f.File)

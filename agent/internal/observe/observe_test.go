@@ -20,7 +20,7 @@ import (
 var (
 	fresh = turn.FileStatus{File: "fresh", Reason: "the store was not read yet"}
 	good  = turn.FileStatus{
-		File: "good", Rendered: true, Renders: 3, Stored: secret.Version{Number: 7}, Published: secret.Version{Number: 7},
+		File: "good", Rendered: true, Renders: 3, Repairs: 2, Stored: secret.Version{Number: 7}, Published: secret.Version{Number: 7},
 		Changed: time.UnixMilli(1_700_000_000_250), Read: time.UnixMilli(1_700_000_100_000),
 		InUse: turn.InUse{Version: secret.Version{Number: 7}, Since: time.UnixMilli(1_700_000_000_500), Lag: 250 * time.Millisecond},
 	}
@@ -168,6 +168,11 @@ keyturn_agent_ready 0
 # HELP keyturn_agent_refused_peers_total Connections to the socket from other users.
 # TYPE keyturn_agent_refused_peers_total counter
 keyturn_agent_refused_peers_total 5
+# HELP keyturn_agent_repairs_total How often the file was put back after somebody had changed it.
+# TYPE keyturn_agent_repairs_total counter
+keyturn_agent_repairs_total{file="behind"} 0
+keyturn_agent_repairs_total{file="fresh"} 0
+keyturn_agent_repairs_total{file="good"} 2
 # HELP keyturn_agent_renders_total How often the file was written.
 # TYPE keyturn_agent_renders_total counter
 keyturn_agent_renders_total{file="behind"} 1

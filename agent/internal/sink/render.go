@@ -37,9 +37,9 @@ func (d *Dir) Adopt(file string) (secret.Value, secret.Identity, error) {
 	if _, err := io.ReadFull(f, content); err != nil {
 		return secret.Value{}, secret.Identity{}, fmt.Errorf("%s/%s: %w", d.path, file, reason(err))
 	}
-	id := identity(info)
+	d.stamps[file] = stampOf(info)
 	d.lastTime = later(d.lastTime, info.ModTime())
-	return secret.New(content), id, nil
+	return secret.New(content), identity(info), nil
 }
 
 // Render makes file hold exactly v. A file that already does, and passes Adopt's checks, is left untouched: written is false.
@@ -96,6 +96,7 @@ func (d *Dir) holds(file string, v secret.Value) (secret.Identity, bool) {
 	if _, err := io.ReadFull(f, content); err != nil || string(content) != string(v.Reveal()) {
 		return secret.Identity{}, false
 	}
+	d.stamps[file] = stampOf(info)
 	return identity(info), true
 }
 
@@ -146,7 +147,16 @@ func (d *Dir) replace(file string, v secret.Value) (secret.Identity, error) {
 		d.pin.root.Remove(name)
 		return secret.Identity{}, fmt.Errorf("%s/%s can't be written: %w", d.path, file, reason(err))
 	}
+	d.remember(file, id)
 	return id, nil
+}
+
+// remember takes the stamp of a file that was just renamed into place. If another is there already, Drift finds no stamp.
+func (d *Dir) remember(file string, id secret.Identity) {
+	delete(d.stamps, file)
+	if info, err := d.pin.root.Lstat(file); err == nil && identity(info) == id {
+		d.stamps[file] = stampOf(info)
+	}
 }
 
 // fill is the order that this package exists for: mode, place, content, time.
@@ -160,15 +170,15 @@ func (d *Dir) fill(f *os.File, name string, v secret.Value) (secret.Identity, er
 	if _, err := f.Write(v.Reveal()); err != nil {
 		return secret.Identity{}, err
 	}
-	stamp := later(time.Now(), d.lastTime.Add(1))
-	if err := d.pin.root.Chtimes(name, stamp, stamp); err != nil {
+	at := later(time.Now(), d.lastTime.Add(1))
+	if err := d.pin.root.Chtimes(name, at, at); err != nil {
 		return secret.Identity{}, err
 	}
 	info, err := f.Stat()
 	if err != nil {
 		return secret.Identity{}, err
 	}
-	d.lastTime = stamp
+	d.lastTime = at
 	return identity(info), nil
 }
 

@@ -42,6 +42,7 @@ type Dir struct {
 	mu       sync.Mutex
 	pin      *pin
 	lastTime time.Time // of any render: modification times only grow
+	stamps   map[string]stamp
 }
 
 // pin is one opened directory: the root that file operations go through, and the descriptor that holds the lock.
@@ -59,7 +60,7 @@ func Open(path string, o Options) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{path: path, options: o}
+	d := &Dir{path: path, options: o, stamps: map[string]stamp{}}
 	if d.pin, err = d.open(); err != nil {
 		return nil, err
 	}

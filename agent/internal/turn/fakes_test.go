@@ -160,7 +160,8 @@ func (s *fakeStore) took() []read {
 type fakeSink struct {
 	mu      sync.Mutex
 	files   map[string]rendered
-	renders int // writes
+	left    map[string]secret.Identity // what each file was when the loop adopted or rendered it
+	renders int                        // writes
 	last    int64
 	err     error
 }
@@ -170,7 +171,9 @@ type rendered struct {
 	id      secret.Identity
 }
 
-func newFakeSink() *fakeSink { return &fakeSink{files: map[string]rendered{}} }
+func newFakeSink() *fakeSink {
+	return &fakeSink{files: map[string]rendered{}, left: map[string]secret.Identity{}}
+}
 
 func (s *fakeSink) Adopt(file string) (secret.Value, secret.Identity, error) {
 	s.mu.Lock()
@@ -182,6 +185,7 @@ func (s *fakeSink) Adopt(file string) (secret.Value, secret.Identity, error) {
 	if r.content == "" {
 		return secret.Value{}, secret.Identity{}, errors.New("it is not fit to be taken over")
 	}
+	s.left[file] = r.id
 	return secret.New([]byte(r.content)), r.id, nil
 }
 
@@ -189,6 +193,7 @@ func (s *fakeSink) Render(file string, v secret.Value) (secret.Identity, bool, e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r, ok := s.files[file]; ok && r.content == string(v.Reveal()) && s.err == nil {
+		s.left[file] = r.id
 		return r.id, false, nil
 	}
 	if s.err != nil {
@@ -196,7 +201,17 @@ func (s *fakeSink) Render(file string, v secret.Value) (secret.Identity, bool, e
 	}
 	s.renders++
 	s.write(file, string(v.Reveal()))
+	s.left[file] = s.files[file].id
 	return s.files[file].id, true, nil
+}
+
+func (s *fakeSink) Drift(file string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.files[file].id != s.left[file] {
+		return "another file"
+	}
+	return ""
 }
 
 func (s *fakeSink) write(file, content string) {

@@ -21,12 +21,15 @@ type file struct {
 	log    *slog.Logger
 	hasten chan struct{} // capacity one: the held value is to be looked at now
 
-	turning sync.Mutex   // held while the file may be changed, across the gate's and the sink's work
-	value   secret.Value // in force; zero before the first. Guarded by turning, as is the rest down to mu.
-	held    *held        // the newest value, while the gate holds it
-	proving bool         // a goroutine judges held again
-	checked time.Time    // when the gate was last asked about value
+	turning sync.Mutex   // held while another value may be published, across the gate's and the sink's work
+	value   secret.Value // in force; zero before the first. Changed under turning and rendering, read under either.
+	// Guarded by turning:
+	held    *held     // the newest value, while the gate holds it
+	proving bool      // a goroutine judges held again
+	checked time.Time // when the gate was last asked about value
 	refused refusals
+
+	rendering sync.Mutex // held across the sink's work alone
 
 	mu       sync.Mutex // guards the rest; never held across work
 	status   FileStatus
@@ -41,7 +44,8 @@ func newFile(s Secret, p *path, c Config) *file {
 	value, id, err := c.Sink.Adopt(s.File)
 	switch {
 	case err == nil:
-		f.value, f.status.Rendered, f.status.Identity = value, true, id
+		f.value, f.status.Rendered, f.status.Identity = p.loop.remember(value), true, id
+		value.Clear()
 		f.log.Info("took over the file that stood there")
 	case !errors.Is(err, fs.ErrNotExist):
 		f.log.Warn("will replace the file that stands there", "reason", err.Error())
@@ -54,14 +58,12 @@ func (f *file) take(ctx context.Context, record *source.Record) {
 	f.turning.Lock()
 	defer f.turning.Unlock()
 	if !f.seen(record.Version) { // a standby that lags behind
-		f.keep()
 		return
 	}
 	value, err := record.Value(f.Ref.Field)
 	if err != nil {
 		f.release()
 		f.trouble(reading, problemOf(err))
-		f.keep()
 		return
 	}
 	f.trouble(reading, problem{})
@@ -72,7 +74,6 @@ func (f *file) take(ctx context.Context, record *source.Record) {
 		f.publish(value, record.Version, "")
 	case f.held != nil && value.Equal(f.held.value):
 		f.holdAs(record.Version)
-		f.keep()
 		f.reconsider(ctx)
 	default:
 		f.judge(ctx, value, record.Version)
@@ -102,72 +103,34 @@ func (f *file) seen(v secret.Version) bool {
 	return true
 }
 
-// publish renders value, which the sink skips if the file holds it already.
+// publish makes value the one in force, under the version that the store has it as.
 func (f *file) publish(value secret.Value, version secret.Version, unproven string) {
-	id, written, err := f.sink.Render(f.File, value)
+	changed, id, err := f.render(value)
 	if err != nil {
 		f.trouble(rendering, problem{KindRender, err.Error()})
 		return
 	}
-	changed := !value.Equal(f.value)
-	if changed { // the record that value came from is cleared after this turn
-		f.value.Clear()
-		f.value = secret.New(value.Reveal())
-	}
-	f.notePublished(id, version, changed, written, unproven)
+	f.notePublished(id, version, changed, unproven)
 	switch {
 	case changed && unproven != "":
 		f.log.Warn("published without proof", "version", version.String(), "reason", unproven)
 	case changed:
 		f.log.Info("published", "version", version.String())
-	case written:
-		f.log.Warn("repaired: the file didn't hold what was rendered", "version", version.String())
 	}
 	f.trouble(rendering, problem{})
 }
 
-func (f *file) notePublished(id secret.Identity, version secret.Version, changed, written bool, unproven string) {
+func (f *file) notePublished(id secret.Identity, version secret.Version, changed bool, unproven string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.status.Rendered, f.status.Identity, f.status.Published = true, id, version
-	if written {
-		f.status.Renders++
-	}
+	f.status.Rendered, f.status.Published = true, version
 	if changed {
-		f.status.Changed, f.status.Unproven = time.Now(), unproven
+		f.status.Identity, f.status.Changed, f.status.Unproven = id, time.Now(), unproven
 		f.status.Refused, f.claimed, f.inUse = false, false, false
 	}
 	if f.inUse {
 		f.status.InUse.Version = version // equal bytes under a new version: what is in use moves along
 	}
-}
-
-// keep renders again what is in force, should the file no longer hold it.
-func (f *file) keep() {
-	if f.value.IsZero() {
-		return
-	}
-	id, written, err := f.sink.Render(f.File, f.value)
-	if err != nil {
-		f.trouble(rendering, problem{KindRender, err.Error()})
-		return
-	}
-	f.trouble(rendering, problem{})
-	if !written {
-		return
-	}
-	f.mu.Lock()
-	f.status.Identity = id
-	f.status.Renders++
-	f.mu.Unlock()
-	f.log.Warn("repaired: the file didn't hold what was rendered")
-}
-
-// repair is keep, for callers that don't turn the file.
-func (f *file) repair() {
-	f.turning.Lock()
-	defer f.turning.Unlock()
-	f.keep()
 }
 
 func (f *file) expectNext(t time.Time) {

@@ -23,7 +23,6 @@ func (f *file) judge(ctx context.Context, value secret.Value, version secret.Ver
 		return
 	}
 	f.hold(ctx, value, version, verdict)
-	f.keep()
 	if f.value.IsZero() && verdict.Refused {
 		f.publishEarlier(ctx, version)
 	}

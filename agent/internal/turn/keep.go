@@ -17,7 +17,7 @@ const maxKeep = 15 * time.Second
 func (s *store) keep(ctx context.Context, keeper source.Keeper) {
 	const none = time.Duration(0)
 	said, wait := map[string]bool{}, none
-	for s.waitUntilUp(ctx, func() {}) == nil {
+	for s.waitUntilUp(ctx) == nil {
 		next, err := keeper.Keep(ctx)
 		switch {
 		case ctx.Err() != nil:

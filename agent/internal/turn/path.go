@@ -21,8 +21,7 @@ type path struct {
 }
 
 func (p *path) run(ctx context.Context) {
-	tick := p.loop.config.Poll * 5 / 4 // reads that are no further apart than a poll leave nothing to do between them
-	var due, mend time.Time
+	var due time.Time
 	for ctx.Err() == nil {
 		wait := time.Until(due)
 		if wait > 0 && p.isAsked() {
@@ -34,14 +33,9 @@ func (p *path) run(ctx context.Context) {
 		}
 		if wait <= 0 {
 			due = p.answer(ctx)
-			mend = time.Now().Add(tick)
 			continue
 		}
-		if !time.Now().Before(mend) {
-			p.repair()
-			mend = time.Now().Add(tick)
-		}
-		pause(ctx, min(wait, time.Until(mend)), p.wake)
+		pause(ctx, wait, p.wake)
 	}
 }
 
@@ -63,7 +57,7 @@ func (p *path) answer(ctx context.Context) (due time.Time) {
 
 // turn goes once from the store to the files, and returns how long to wait before the next time.
 func (p *path) turn(ctx context.Context) time.Duration {
-	record, err := p.loop.store.fetch(ctx, p.name, p.repair)
+	record, err := p.loop.store.fetch(ctx, p.name)
 	if ctx.Err() != nil {
 		return 0
 	}
@@ -72,7 +66,6 @@ func (p *path) turn(ctx context.Context) time.Duration {
 		for _, f := range p.files {
 			f.lose(err)
 		}
-		p.repair()
 		// A broken secret is asked for no more often than a good one.
 		return max(wait, retryAfter(err))
 	}
@@ -87,13 +80,6 @@ func (p *path) turn(ctx context.Context) time.Duration {
 		return jitter(record.RefreshAfter)
 	}
 	return wait
-}
-
-// repair puts back what is in force, should somebody have changed the files. It asks no store.
-func (p *path) repair() {
-	for _, f := range p.files {
-		f.repair()
-	}
 }
 
 // ask makes the loop read the path now. It returns when a read that began after the call has been dealt with, when the

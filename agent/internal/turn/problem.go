@@ -31,6 +31,7 @@ type step int
 
 const (
 	rendering step = iota
+	mending
 	reading
 	judging
 	steps

@@ -29,6 +29,8 @@ type FileStatus struct {
 	Identity secret.Identity
 	// Renders counts the times that the file was written.
 	Renders uint64
+	// Repairs counts those of them that put back what somebody had changed.
+	Repairs uint64
 	// Changed is when the file last got other bytes; Read when the store last answered; Next when it will be asked again.
 	Changed, Read, Next time.Time
 	// Unproven says why the value in force was published without proof; empty if it was proven, or acknowledged since.

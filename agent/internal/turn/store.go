@@ -44,11 +44,10 @@ func newStore(s source.Source, log *slog.Logger) *store {
 	return &store{source: s, log: log, slots: make(chan struct{}, readers), failing: make(chan struct{}), failures: map[source.Kind]uint64{}}
 }
 
-// fetch reads path, waiting through an outage of the store. It calls idle now and then while it waits. Its error is about
-// this path alone, or ctx's.
-func (s *store) fetch(ctx context.Context, path string, idle func()) (*source.Record, error) {
+// fetch reads path, waiting through an outage of the store. Its error is about this path alone, or ctx's.
+func (s *store) fetch(ctx context.Context, path string) (*source.Record, error) {
 	for {
-		if err := s.enter(ctx, idle); err != nil {
+		if err := s.enter(ctx); err != nil {
 			return nil, err
 		}
 		record, err := s.source.Fetch(ctx, path)
@@ -58,7 +57,7 @@ func (s *store) fetch(ctx context.Context, path string, idle func()) (*source.Re
 			return record, err
 		}
 		if first {
-			return s.probe(ctx, path, idle)
+			return s.probe(ctx, path)
 		}
 	}
 }
@@ -78,9 +77,9 @@ func (s *store) earlier(ctx context.Context, path string, number int) (*source.R
 }
 
 // enter takes a slot while the store is up. Those who queued for one when an outage began don't follow each other into it.
-func (s *store) enter(ctx context.Context, idle func()) error {
+func (s *store) enter(ctx context.Context) error {
 	for {
-		if err := s.waitUntilUp(ctx, idle); err != nil {
+		if err := s.waitUntilUp(ctx); err != nil {
 			return err
 		}
 		select {
@@ -95,7 +94,7 @@ func (s *store) enter(ctx context.Context, idle func()) error {
 	}
 }
 
-func (s *store) waitUntilUp(ctx context.Context, idle func()) error {
+func (s *store) waitUntilUp(ctx context.Context) error {
 	for {
 		s.mu.Lock()
 		outage := s.outage
@@ -103,29 +102,22 @@ func (s *store) waitUntilUp(ctx context.Context, idle func()) error {
 		if outage == nil {
 			return ctx.Err()
 		}
-		t := time.NewTimer(jitter(maxProbe))
 		select {
 		case <-outage.over:
-		case <-t.C:
-			idle()
 		case <-ctx.Done():
-		}
-		t.Stop()
-		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
 }
 
 // probe retries path until the answer is no longer about the store, and so ends the outage for all.
-func (s *store) probe(ctx context.Context, path string, idle func()) (*source.Record, error) {
+func (s *store) probe(ctx context.Context, path string) (*source.Record, error) {
 	for {
 		pause(ctx, s.untilProbe(), nil)
 		if ctx.Err() != nil {
 			s.up(ctx.Err())
 			return nil, ctx.Err()
 		}
-		idle()
 		record, err := s.source.Fetch(ctx, path)
 		if down, _ := s.down(err); !down {
 			s.up(ctx.Err())

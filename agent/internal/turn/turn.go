@@ -16,18 +16,21 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyturn/keyturn/agent/internal/secret"
 	"github.com/keyturn/keyturn/agent/internal/source"
 )
 
-// Sink is where values go. Both methods may be called concurrently.
+// Sink is where values go. Its methods may be called concurrently.
 type Sink interface {
 	// Adopt returns what file holds, or an error if it is missing or not fit to be taken over.
 	Adopt(file string) (secret.Value, secret.Identity, error)
 	// Render makes file hold v, touching nothing if it does already; written says which. On an error the old file stands.
 	Render(file string, v secret.Value) (id secret.Identity, written bool, err error)
+	// Drift says in a few words what is no longer as Adopt or Render left it; "" if all is. It is cheap.
+	Drift(file string) string
 }
 
 // Gate says whether a value may be published. Both methods may be called concurrently and may block on the network, each
@@ -73,12 +76,14 @@ type Secret struct {
 	Ref  secret.Ref
 }
 
-// Config is what a Loop needs. All fields but Log are required.
+// Config is what a Loop needs. All fields but Memory and Log are required.
 type Config struct {
 	Source  source.Source
 	Gate    Gate
 	Sink    Sink
 	Secrets []Secret
+	// Memory keeps the values in force. Nil: they lie in ordinary memory.
+	Memory *secret.Memory
 	// Poll is the mean time between two reads of a path, unless the store says otherwise; each wait is within 10 % of it.
 	Poll time.Duration
 	// Log gets one line for each change of state. Nil: nowhere.
@@ -93,6 +98,8 @@ type Loop struct {
 	paths  []*path
 	files  []*file // in the order of Config.Secrets
 	work   sync.WaitGroup
+
+	unlocked atomic.Bool // a value in force could not be kept in config.Memory, and that was said
 }
 
 // New adopts the files that stand already and prepares the loop. It doesn't ask the store.
@@ -125,6 +132,7 @@ func (l *Loop) Run(ctx context.Context) {
 	for _, p := range l.paths {
 		l.work.Go(func() { p.run(ctx) })
 	}
+	l.work.Go(func() { l.mend(ctx) })
 }
 
 // jitter spreads d by 10 % either way, so that agents that started together drift apart.
