@@ -2,7 +2,7 @@
 
 GO          := go
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
-TAGS        := compose
+TAGS        := compose,pod
 FUZZTIME    := 5s
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -15,7 +15,7 @@ MODULES := $(sort $(dir $(shell find . -name go.mod -not -path './.*')))
 # Tests run against a real Vault. Where there is none it is built once, here, and not within the time of a test.
 VAULT := vault=$${VAULT_BIN:-$$(command -v vault || { cd examples/devvault && $(GO) run .; })} && export VAULT_BIN="$$vault"
 
-.PHONY: help demo drill build test bench fuzz lint
+.PHONY: help demo drill build test pod-test bench fuzz lint
 .DEFAULT_GOAL := help
 
 help: ## print this
@@ -33,6 +33,11 @@ build: ## bin/keyturn-agent and bin/keyturn-app, static
 
 test: ## every test, with the race detector
 	$(VAULT) && set -e; for module in $(MODULES); do (cd $$module && $(GO) test -race -shuffle=on -timeout 20m ./...); done
+
+# SHORT=-short leaves out the case that takes eleven minutes.
+pod-test: ## the pod on a real Kubernetes: KUBECONFIG's, or one of its own (as root, on Debian)
+	$(VAULT) && { test -n "$$KUBECONFIG" || $(GO) -C examples/devcluster run . tools >/dev/null; } && \
+		$(GO) test -tags pod -race -count=1 -parallel 6 -timeout 30m -v $(SHORT) ./examples/kubernetes/podtest
 
 bench: ## every benchmark
 	$(VAULT) && $(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...

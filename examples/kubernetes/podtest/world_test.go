@@ -5,6 +5,7 @@ package podtest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -29,6 +30,8 @@ type world struct {
 	gemini *geminitest.Server
 	url    string // of gemini, for pods
 	proxy  *url.URL
+
+	programs string // a directory with vault and kubectl
 }
 
 // python are the Debian packages of an image with Python and its standard library.
@@ -92,31 +95,32 @@ func (w *world) startVault(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The script takes the vault and the kubectl of PATH.
-	programs := filepath.Join(dir, "bin")
+	w.programs = filepath.Join(dir, "bin")
 	kubectl, err := exec.LookPath(w.kubectl)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, program := range map[string]string{"vault": binary, "kubectl": kubectl} {
-		if err := os.MkdirAll(programs, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(program, filepath.Join(programs, name)); err != nil {
-			t.Fatal(err)
-		}
+	err = errors.Join(os.Mkdir(w.programs, 0o755),
+		os.Symlink(binary, filepath.Join(w.programs, "vault")), os.Symlink(kubectl, filepath.Join(w.programs, "kubectl")))
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if _, err := w.try(context.Background(), "delete", "-f", "../vault/reviewer.yaml", "--ignore-not-found"); err != nil {
 			t.Error(err)
 		}
 	})
-	for range 2 { // it may be run again
-		cmd := w.command(t.Context(), "../vault/setup.sh")
-		cmd.Env = append(cmd.Env, "PATH="+programs+":"+os.Getenv("PATH"), "VAULT_ADDR="+w.vault.Addr, "VAULT_TOKEN="+w.vault.RootToken)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", cmd, err, out)
-		}
+	w.setUp(t, "keyturn")
+}
+
+// setUp runs the script that lets the pods of a namespace log in, with the vault and the kubectl of the test.
+func (w *world) setUp(t *testing.T, namespace string) {
+	t.Helper()
+	cmd := w.command(t.Context(), "../vault/setup.sh")
+	cmd.Env = append(cmd.Env, "PATH="+w.programs+":"+os.Getenv("PATH"), "NAMESPACE="+namespace,
+		"VAULT_ADDR="+w.vault.Addr, "VAULT_TOKEN="+w.vault.RootToken)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, out)
 	}
 }
 
@@ -135,6 +139,7 @@ func (w *world) startGemini(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.gemini, w.url = geminitest.New(), "http://"+l.Addr().String()
+	w.gemini.SetLatency(50 * time.Millisecond) // so that whatever happens, requests are in flight
 	server := &http.Server{Handler: w.gemini.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
