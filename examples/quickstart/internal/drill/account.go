@@ -88,16 +88,26 @@ func (r *refusals) of(id int) int {
 	return r.byID[id]
 }
 
-// tally counts outcomes while they come in. It is safe for concurrent use.
+// tally counts outcomes while they come in. It is safe for concurrent use; the zero tally is ready.
 type tally struct {
 	mu                        sync.Mutex
 	answered, failed, rescued int
-	generation                uint64 // of the newest answer
+	generation                uint64       // of the newest answer
+	upTo                      int          // the outcome of every request before this one is known
+	beyond                    map[int]bool // those after it whose outcome is known
 }
 
 func (t *tally) count(r load.Record, refused bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.beyond == nil {
+		t.beyond = map[int]bool{}
+	}
+	t.beyond[r.ID] = true
+	for t.beyond[t.upTo] {
+		delete(t.beyond, t.upTo)
+		t.upTo++
+	}
 	switch {
 	case !r.OK():
 		t.failed++
@@ -107,4 +117,11 @@ func (t *tally) count(r load.Record, refused bool) {
 	}
 	t.answered++
 	t.generation = max(t.generation, r.Generation)
+}
+
+// settled reports whether the outcome of every request before id is known.
+func (t *tally) settled(id int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.upTo >= id
 }

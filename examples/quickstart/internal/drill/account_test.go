@@ -74,6 +74,20 @@ func TestTheTallyCountsRescuedRequestsAmongTheAnswered(t *testing.T) {
 	}
 }
 
+func TestRequestsAreSettledOnceEveryEarlierOneIs(t *testing.T) {
+	var c tally
+	for _, id := range []int{2, 0, 3} {
+		c.count(load.Record{ID: id}, false)
+	}
+	if !c.settled(1) || c.settled(2) {
+		t.Error("request 1 is out, and holds nobody up or the wrong ones")
+	}
+	c.count(load.Record{ID: 1, Fault: "HTTP 503"}, false)
+	if !c.settled(4) || c.settled(5) || len(c.beyond) != 0 {
+		t.Errorf("all four have an outcome, and it is known up to %d", c.upTo)
+	}
+}
+
 // The prompt's number is in the part of it that the stand-in records.
 func TestAStandInReportsTheWholePrompt(t *testing.T) {
 	if n := len(prompt(1 << 40)); n > 64 {

@@ -1,4 +1,7 @@
 // Package drill rotates a key again and again while the app is asked for answers, and reports what became of each request.
+//
+// A rotation waits until all requests that were due before the one before it have been answered. So none lives through more
+// than one, as in real life, however slow a crowded machine makes them: the app runs a request again twice at most.
 package drill
 
 import (
@@ -159,6 +162,9 @@ func (r *run) rotateAll(ctx context.Context) error {
 		if err := r.rotate(ctx, n, generation); err != nil {
 			return fmt.Errorf("rotation %d of %d: %w", n+1, r.Rotations, err)
 		}
+		if err := r.settle(ctx); err != nil {
+			return fmt.Errorf("after rotation %d of %d: %w", n+1, r.Rotations, err)
+		}
 	}
 	return r.sleep(ctx, warmUp)
 }
@@ -181,6 +187,20 @@ func (r *run) firstUse(ctx context.Context, generation uint64) (uint64, error) {
 		}
 	}
 	return 0, fmt.Errorf("no success with generation %d within %v", generation, useTimeout)
+}
+
+// settle waits until all requests that were due before now have been answered, or have failed.
+func (r *run) settle(ctx context.Context) error {
+	due := int(time.Since(r.began).Seconds() * float64(r.Rate))
+	for deadline := time.Now().Add(useTimeout); !r.tally.settled(due); {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("there are requests without an outcome after %v", useTimeout)
+		}
+		if err := r.sleep(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sleep waits for d. It returns early if a process has ended, or ctx has.
