@@ -45,19 +45,13 @@ func (p *problems) boolean(name, value string) bool {
 	return value == "true" || value == "1"
 }
 
-// skipVerify understands what vault/api does.
+// skipVerify understands what vault/api does, and leaves it to vault/api to say what it doesn't.
 func (p *problems) skipVerify(name, value string) bool {
-	if value == "" {
-		return false
-	}
 	skip, err := strconv.ParseBool(value)
-	switch {
-	case err != nil:
-		p.say(name, "is neither true nor false")
-	case skip:
+	if err == nil && skip {
 		p.note(name, "Vault's certificate is not checked, so anybody on the way can read the secrets; set VAULT_CACERT instead")
 	}
-	return skip
+	return err == nil && skip
 }
 
 // oneOf returns value, or "" if it is none of those allowed.
