@@ -73,14 +73,14 @@ func demo(ctx context.Context, c drill.Config, o stage.Options, s *screen) (err 
 	if err := introduce(ctx, c, stage, s); err != nil {
 		return err
 	}
-	story := &story{screen: s, config: c}
+	story := &story{screen: s}
 	c.Watch = story.watch
 	run, err := drill.Run(ctx, stage, c)
 	s.clear()
 	if err != nil {
 		return err
 	}
-	sumUp(run, c, s)
+	sumUp(run, s)
 	if !run.OK() {
 		return errFailed
 	}
@@ -107,7 +107,7 @@ func introduce(ctx context.Context, c drill.Config, stage *stage.Stage, s *scree
 	return nil
 }
 
-func sumUp(run report.Run, c drill.Config, s *screen) {
+func sumUp(run report.Run, s *screen) {
 	s.Say("")
 	verdict := s.style(green, "0 failed")
 	if run.Requests.Failed > 0 {

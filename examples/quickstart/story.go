@@ -11,7 +11,6 @@ import (
 // story tells a run as it goes.
 type story struct {
 	screen *screen
-	config drill.Config
 	strip  []styled     // the last answers, a cell for each tick
 	before drill.Moment // the rotation before
 	last   drill.Moment // the tick before
