@@ -34,6 +34,8 @@ type variables struct {
 	RequireTmpfs string `split_words:"true" default:"true" desc:"refuse to write a key to a disk"`
 	Validate     string `default:"gemini-api-key" desc:"files whose new value Gemini must accept first, or off"`
 	AllowHTTP    string `split_words:"true" default:"false" desc:"allow plain http to a Gemini endpoint that is not loopback"`
+	Confine      string `default:"best-effort" desc:"confine the agent itself, by Landlock and more: best-effort, require or off"`
+	ConnectPorts string `split_words:"true" desc:"TCP ports that a confined agent may connect to, besides 53 and those of Vault, Gemini and a proxy"`
 	OnExit       string `split_words:"true" default:"wipe" desc:"wipe or keep the files on SIGTERM"`
 	LogLevel     string `split_words:"true" default:"info" desc:"debug, info, warn or error"`
 	LogFormat    string `split_words:"true" default:"json" desc:"json or text"`
@@ -60,6 +62,7 @@ type Config struct {
 	Validate   []string
 	Gemini     *gate.Gemini
 	KeepOnExit bool
+	Confine    confinement
 	Log        *slog.Logger
 }
 
@@ -86,11 +89,12 @@ func load(environ []string, logs io.Writer) (c Config, note func(), err error) {
 		KeepOnExit: p.oneOf("AGENT_ON_EXIT", v.OnExit, "wipe", "keep") == "keep",
 		Log:        p.logger(logs, v.LogLevel, v.LogFormat),
 	}
-	c.Validate = p.validate("AGENT_VALIDATE", v.Validate, c.Secrets, isSet(environ, "AGENT_VALIDATE"))
+	c.Validate = p.validate("AGENT_VALIDATE", v.Validate, c.Secrets, valueOf(environ, "AGENT_VALIDATE") != "")
 	c.Store = p.vault(v, own, c.Log)
 	if c.Gemini, err = gate.NewGemini(own.GoogleGeminiBaseURL, p.boolean("AGENT_ALLOW_HTTP", v.AllowHTTP)); err != nil {
 		p.say("GOOGLE_GEMINI_BASE_URL", err.Error())
 	}
+	c.Confine = p.confinement(v, own.GoogleGeminiBaseURL, environ)
 	note = func() {
 		for _, n := range p.notes {
 			c.Log.Warn(n)

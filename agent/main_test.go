@@ -64,7 +64,7 @@ func nowhere(t testing.TB) (dir string, variables map[string]string) {
 	}
 	t.Cleanup(func() { os.RemoveAll(parent) })
 	dir = filepath.Join(parent, "keys")
-	return dir, map[string]string{"AGENT_DIR": dir, "AGENT_LISTEN": "127.0.0.1:0", "AGENT_TOKEN_FILE": "/nonexistent",
+	return dir, map[string]string{"AGENT_DIR": dir, "AGENT_CONFINE": "off", "AGENT_LISTEN": "127.0.0.1:0", "AGENT_TOKEN_FILE": "/nonexistent",
 		"VAULT_ADDR": "http://127.0.0.1:1", "AGENT_VALIDATE": "off", "AGENT_LOG_LEVEL": "debug"}
 }
 

@@ -193,10 +193,12 @@ func names() []string {
 	return strings.Fields(b.String())
 }
 
-// isSet reports whether the variable called name is set and not empty.
-func isSet(environ []string, name string) bool {
-	return slices.ContainsFunc(environ, func(entry string) bool {
-		value, found := strings.CutPrefix(entry, name+"=")
-		return found && value != ""
-	})
+// valueOf returns the value of the variable called name, "" if it is unset.
+func valueOf(environ []string, name string) string {
+	for _, entry := range environ {
+		if value, found := strings.CutPrefix(entry, name+"="); found {
+			return value
+		}
+	}
+	return ""
 }

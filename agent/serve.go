@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/keyturn/keyturn/agent/internal/control"
 	"github.com/keyturn/keyturn/agent/internal/gate"
 	"github.com/keyturn/keyturn/agent/internal/observe"
+	"github.com/keyturn/keyturn/agent/internal/secret"
 	"github.com/keyturn/keyturn/agent/internal/sink"
 	"github.com/keyturn/keyturn/agent/internal/turn"
 )
@@ -50,8 +52,12 @@ func serve(ctx context.Context, c Config) (err error) {
 		return listenError(err)
 	}
 	defer c.Gemini.Close()
+	memory, err := c.harden(dir)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	loop := turn.New(turn.Config{
-		Source: c.Store, Gate: gate.New(c.Gemini, c.Validate...), Sink: dir, Secrets: c.Secrets, Poll: c.Poll, Log: c.Log,
+		Source: c.Store, Gate: gate.New(c.Gemini, c.Validate...), Sink: dir, Secrets: c.Secrets, Poll: c.Poll, Memory: memory, Log: c.Log,
 	})
 	socket := control.New(loop, c.Log)
 	metrics := observe.Registry(observe.Facts{
@@ -66,6 +72,27 @@ func serve(ctx context.Context, c Config) (err error) {
 	err = group.Wait()
 	c.Log.Info("stopped")
 	return err
+}
+
+// harden does what keeps the secrets from others on this machine, before the first byte from the network is read: memory that
+// isn't swapped, and a process that can do little. What can't be done is one line of the log each.
+func (c Config) harden(dir *sink.Dir) (*secret.Memory, error) {
+	if reason := dir.Swappable(); reason != "" {
+		c.Log.Warn("the rendered files may be swapped out to a disk", "reason", reason)
+	}
+	memory, err := secret.NewMemory()
+	if err != nil {
+		c.Log.Warn("the values in force may be swapped out to a disk", "reason", err.Error())
+		memory = nil
+	}
+	missing, err := c.Confine.apply(dir.Path())
+	if err != nil {
+		return nil, err
+	}
+	if len(missing) > 0 {
+		c.Log.Warn("the agent is not confined in every way", "missing", strings.Join(missing, "; "))
+	}
+	return memory, nil
 }
 
 // listenError doesn't quote the address, since it is a value of the configuration.
