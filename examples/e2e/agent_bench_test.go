@@ -26,7 +26,12 @@ func renders(b *testing.B, dir string) <-chan string {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		b.Fatal(err)
 	}
-	w := must[*fsnotify.Watcher](b)(fsnotify.NewWatcher())
+	var w *fsnotify.Watcher
+	eventually(b, "an inotify instance is free", func() bool {
+		var err error
+		w, err = fsnotify.NewWatcher()
+		return err == nil
+	})
 	if err := w.Add(dir); err != nil {
 		b.Fatal(err)
 	}
@@ -92,6 +97,7 @@ func BenchmarkAgentFootprint(b *testing.B) {
 // For each request Vault puts the policies of its token together anew, and its default policy is the largest by far: without
 // it Vault itself needs less than half the time.
 func BenchmarkAgentThousandFiles(b *testing.B) {
+	const starts = 9
 	v := plainVault(b)
 	prefix, secrets, _, token := thousandSecrets(b, v)
 	ours.build(b, "agent")
@@ -99,11 +105,19 @@ func BenchmarkAgentThousandFiles(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			environ := append(reach(v), "AGENT_TOKEN_FILE="+token, entries(secrets...), "AGENT_POLL_INTERVAL=5s")
 			for b.Loop() {
-				dir := filepath.Join(memory(b), "keys")
-				began := time.Now()
-				a := startAgent(b, dir, environ)
-				awaitNames(b, dir, thousand+1) // and the socket
-				b.ReportMetric(milliseconds(time.Since(began)), "ms-to-all")
+				var took []time.Duration
+				var a *agent
+				for range starts {
+					if a != nil {
+						a.kill()
+					}
+					dir := filepath.Join(memory(b), "keys")
+					began := time.Now()
+					a = startAgent(b, dir, environ)
+					awaitNames(b, dir, thousand+1) // and the socket
+					took = append(took, time.Since(began))
+				}
+				b.ReportMetric(milliseconds(quantile(took, 0.5)), "ms-to-all-p50")
 				<-time.After(settle / 2)
 				b.ReportMetric(a.load(b, settle), "%-of-a-core")
 				b.ReportMetric(mib(a.resident(b)), "MiB-resident")
