@@ -27,6 +27,15 @@ demo: ## a real Vault, the agent, the app, and a key that rotates under load
 drill: ## many rotations under load; fails if a request failed
 	$(GO) run ./examples/quickstart drill -json dist/drill.json -plot dist/drill.svg
 
+up: ## the stack of docker-compose.yml, with your key
+	examples/compose/up.sh
+
+up-local: ## the same with a stand-in for Gemini: no key, no internet
+	examples/compose/up.sh local
+
+down: ## take the stack down
+	examples/compose/down.sh
+
 build: ## bin/keyturn-agent and bin/keyturn-app, static
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/keyturn-agent ./agent
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/keyturn-app ./app
@@ -38,6 +47,9 @@ test: ## every test, with the race detector
 pod-test: ## the pod on a real Kubernetes: KUBECONFIG's, or one of its own (as root, on Debian)
 	$(VAULT) && { test -n "$$KUBECONFIG" || $(GO) -C examples/devcluster run . tools >/dev/null; } && \
 		$(GO) test -tags pod -race -count=1 -parallel 6 -timeout 30m -v $(SHORT) ./examples/kubernetes/podtest
+
+compose-test: ## the Dockerfiles and the stack against a real Docker engine
+	$(VAULT) && $(GO) test -tags compose -v -timeout 40m ./examples/compose
 
 bench: ## every benchmark
 	$(VAULT) && $(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...

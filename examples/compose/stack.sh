@@ -22,15 +22,19 @@ compose() {
   $COMPOSE $files "$@"
 }
 
-# read_key sets key: for the stand-in a random one; else from GEMINI_API_KEY, a prompt that doesn't echo, or standard input.
+# read_key sets key, from GEMINI_API_KEY, a prompt that doesn't echo, or standard input. For the stand-in it makes one up,
+# unless there is one that the stand-in accepts.
 read_key() {
   key=${GEMINI_API_KEY-}
   if [ "${1-}" = local ]; then
-    key=local-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+    case $key in
+      local-*) ;;
+      *) key=local-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n') ;;
+    esac
   elif [ -z "$key" ] && [ -t 0 ]; then
-    printf 'Gemini API key: ' >&2
     trap 'stty echo' EXIT
     stty -echo
+    printf 'Gemini API key: ' >&2
     IFS= read -r key
     stty echo
     trap - EXIT
