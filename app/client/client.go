@@ -177,8 +177,9 @@ func (c *Client) Generate(ctx context.Context, prompt string) (Answer, error) {
 }
 
 // Stream answers prompt piece by piece, as Gemini does; all pieces are of one generation. An answer without text is one
-// empty piece. The last element is an error unless the answer is complete. A refusal of the key before the first piece is rescued as in Generate; one after it, which
-// a stream outlives at Google, comes out. Each ranging over the sequence is a request of its own.
+// empty piece. The last element is an error unless the answer is complete. A refusal of the key before the first piece is
+// rescued as in Generate; one after it, which a stream outlives at Google, comes out. Each ranging over the sequence is a
+// request of its own.
 func (c *Client) Stream(ctx context.Context, prompt string) iter.Seq2[Answer, error] {
 	return func(yield func(Answer, error) bool) {
 		err := c.run(ctx, func(g gemini.Client, number uint64) (begun bool, err error) {

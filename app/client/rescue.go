@@ -183,10 +183,12 @@ func (c *Client) lease(ctx context.Context, w *waiting, refusedOn uint64) (lease
 		case c.isVain(current):
 			return lease{}, hopeless(current)
 		case w.left <= 0:
-			c.giveUp(current)
+			if w.from == current { // otherwise the current one has not been waited for that long
+				c.giveUp(current)
+			}
 			return lease{}, hopeless(current)
-		case !w.counted:
-			w.counted = true
+		case !w.begun:
+			w.begun, w.from = true, current
 			c.counters.waited.Add(1)
 		}
 		if err := w.wait(ctx, c.handle.After(current), news); err != nil {
@@ -246,10 +248,12 @@ func (c *Client) isVain(current uint64) bool {
 	return c.vain && c.vainFor == current
 }
 
-// waiting is what is left of the time that one request waits, in all its runs together.
+// waiting bounds the time that one request waits, in all its runs together. The runs themselves don't count: a model may
+// take its time.
 type waiting struct {
-	left    time.Duration
-	counted bool
+	left  time.Duration
+	begun bool
+	from  uint64 // the generation that was current when it began
 }
 
 // wait returns when there is something new to look at, or nothing left; with ctx's error if ctx has ended.
