@@ -141,6 +141,8 @@ func TestAdoptTakesOnlyWhatARenderLeaves(t *testing.T) {
 		"a second name": func() error { return os.Link(path, filepath.Join(dir, "other")) },
 		"a link":        func() error { return errors.Join(os.Remove(path), os.Symlink("other", path)) },
 		"a directory":   func() error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
+		"nothing":       func() error { return os.Truncate(path, 0) },
+		"a megabyte":    func() error { return os.Truncate(path, 1<<20) },
 		"a pipe":        func() error { return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)) },
 	} {
 		t.Run(what, func(t *testing.T) {
