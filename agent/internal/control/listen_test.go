@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestTheSocketIsItsOwnersAlone(t *testing.T) {
@@ -130,4 +133,75 @@ func callAsAnother(path string) {
 		return
 	}
 	os.Stdout.WriteString("answered: " + string(answer))
+}
+
+// A process that is too busy to let anybody else in refuses otherwise than one that is dead.
+func TestABusySocketIsNotReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for full := false; !full; {
+		c, err := net.Dial("unix", path)
+		if full = err != nil; !full {
+			defer c.Close()
+		}
+	}
+	if err := New(&loop{}, slog.New(slog.DiscardHandler)).Serve(t.Context(), path); !errors.Is(err, ErrInUse) {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("the busy socket was removed: %v", err)
+	}
+}
+
+// The directory may go, and it takes whoever renders to it a moment to make it anew: no reason to end.
+func TestTheSocketFollowsItsDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	path := filepath.Join(dir, "agent.sock")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lines := make(lines, 100)
+	s := New(&loop{}, slog.New(slog.NewTextHandler(lines, nil)))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(ctx, path) }()
+	eventually(t, "somebody answers", func() bool { return answers(path) })
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	for tried := false; !tried; {
+		select {
+		case line := <-lines:
+			tried = strings.Contains(line, "trying again")
+		case err := <-ended:
+			t.Fatalf("the server ended with its directory: %v", err)
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "somebody answers in the new directory", func() bool { return answers(path) })
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	close(lines)
+	for line := range lines {
+		t.Errorf("said once more: %s", line)
+	}
+}
+
+// lines is a channel of log lines.
+type lines chan string
+
+func (l lines) Write(b []byte) (int, error) {
+	l <- string(b)
+	return len(b), nil
 }
