@@ -28,7 +28,7 @@ func TestAFreshKeyIsHeldUntilItIsAccepted(t *testing.T) {
 		r.rotateTo("new")
 		s := r.file()
 		if s.Published.Number != 1 || s.Stored.Number != 2 || s.Held.Number != 2 || s.HeldReason == "" || s.Kind != turn.KindHeld ||
-			s.HeldNext.Sub(time.Now()) > time.Second || s.Refused {
+			time.Until(s.HeldNext) > time.Second || s.Refused {
 			t.Errorf("while it is held: %+v", s)
 		}
 		r.after(5 * time.Second)
@@ -109,7 +109,7 @@ func TestAFlappingKeyIsNoStorm(t *testing.T) {
 		r.put("old")
 		r.start()
 		r.log.lines()
-		flaps := &flapping{fakeGemini: r.gemini}
+		flaps := flapping{r.gemini}
 		r.config.Gate = gate.New(flaps, "key")
 		r.stop()
 		r.start()
@@ -129,12 +129,9 @@ func TestAFlappingKeyIsNoStorm(t *testing.T) {
 }
 
 // flapping accepts "new" at the first try of each two seconds only.
-type flapping struct {
-	*fakeGemini
-	calls int
-}
+type flapping struct{ *fakeGemini }
 
-func (f *flapping) Probe(ctx context.Context, key secret.Value, fresh bool) gate.Answer {
+func (f flapping) Probe(ctx context.Context, key secret.Value, fresh bool) gate.Answer {
 	answer := f.fakeGemini.Probe(ctx, key, fresh)
 	if string(key.Reveal()) == "new" && !fresh && time.Now().Second()%2 == 0 {
 		return accepted

@@ -21,7 +21,7 @@ func TestAKeyReachesItsFileAndTheNextOneWithinAPoll(t *testing.T) {
 		if s.Published.Number != 1 || s.Stored.Number != 1 || !s.Rendered || s.Renders != 1 || s.Identity != r.id() || s.Unproven != "" {
 			t.Errorf("after the first render: %+v", s)
 		}
-		if next := s.Next.Sub(time.Now()); next < poll*9/10 || next > poll*11/10 {
+		if next := time.Until(s.Next); next < poll*9/10 || next > poll*11/10 {
 			t.Errorf("the next read comes in %v, want %v within 10 %%", next, poll)
 		}
 		r.put("two")
