@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/app/gemini/geminitest"
-	"github.com/keyturn/keyturn/examples/quickstart/internal/load"
+	"github.com/keyturn/keyturn/examples/internal/load"
 )
 
 func TestTheFirstUseIsTheEarliestInWhateverOrderItIsNoted(t *testing.T) {

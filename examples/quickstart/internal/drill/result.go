@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/keyturn/keyturn/examples/quickstart/internal/load"
+	"github.com/keyturn/keyturn/examples/internal/load"
 	"github.com/keyturn/keyturn/examples/quickstart/internal/report"
 	"github.com/keyturn/keyturn/examples/quickstart/internal/stage"
 )

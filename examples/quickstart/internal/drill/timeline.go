@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/keyturn/keyturn/examples/quickstart/internal/load"
+	"github.com/keyturn/keyturn/examples/internal/load"
 	"github.com/keyturn/keyturn/examples/quickstart/internal/report"
 )
 
