@@ -154,13 +154,14 @@ func TestAnAbandonedStreamIsOverAtOnce(t *testing.T) {
 			}
 			break
 		}
+		synctest.Wait()
+		if acks := r.agent.acknowledged(); len(acks) != 1 {
+			r.Errorf("%v; a piece is a success", acks)
+		}
 		r.put("two", 2)
 		r.put("three", 3)
 		if s := r.Status(); s.Draining != 0 || s.Refused != 0 {
 			r.Errorf("%+v", s)
-		}
-		if acks := r.agent.acknowledged(); len(acks) != 1 {
-			r.Errorf("%v; a piece is a success", acks)
 		}
 		r.wantElapsed(0)
 	})

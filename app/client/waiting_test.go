@@ -1,115 +1,264 @@
-package client
+package client_test
 
 import (
 	"context"
 	"errors"
-	"iter"
+	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/keyturn/keyturn/app/client"
 	"github.com/keyturn/keyturn/app/gemini"
-	"github.com/keyturn/keyturn/app/keyfile"
 )
 
-// script is a Keys and a Backend: it brings keys when the test says so, and its API is as the test says.
-type script struct {
-	keys chan string
-	api  func(key string) error
-}
+var overloaded = &gemini.Error{Fault: gemini.FaultUnavailable, Status: 503}
 
-func (s *script) Keys(ctx context.Context) iter.Seq2[keyfile.Reading, error] {
-	return func(yield func(keyfile.Reading, error) bool) {
-		for n := int64(1); ; n++ {
-			select {
-			case name := <-s.keys:
-				key, err := keyfile.NewKey([]byte(name))
-				if !yield(keyfile.Reading{Key: key, Identity: keyfile.Identity{ModTime: n}}, err) {
-					return
-				}
-			case <-ctx.Done():
-				return
+func TestOnceARequestHasWaitedInVainFurtherOnesFailAtOnce(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("old", 1)
+		r.put("new", 2)
+		r.api.refuse(invalid, "old", "new")
+		r.askRefused()
+		r.wantElapsed(2 * time.Second)
+		r.wantReady(false)
+		r.wantCalls("new old")
+		for range 3 {
+			r.askRefused()
+			if _, err := r.collect(r.Context()); !errors.Is(err, client.ErrRefused) {
+				r.Error(err)
 			}
 		}
-	}
-}
-
-func (s *script) Check() {}
-
-func (s *script) Client(key keyfile.Key) gemini.Client {
-	return scripted{func() error { return s.api(string(key.Reveal())) }}
-}
-
-type scripted struct{ call func() error }
-
-func (s scripted) Generate(context.Context, string) (string, error)        { return "answer", s.call() }
-func (s scripted) Stream(context.Context, string) iter.Seq2[string, error] { return nil }
-func (s scripted) Probe(context.Context) error                             { return s.call() }
-
-var refused = &gemini.Error{Fault: gemini.FaultKey, Status: 400, Reason: "API_KEY_INVALID"}
-
-// running returns a client that takes its keys from s, until the test ends.
-func running(t *testing.T, s *script) *Client {
-	c := New(Config{Keys: s, Backend: s})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- c.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		<-done
+		r.wantCalls("new old")
+		r.wantElapsed(2 * time.Second)
+		if s := r.Status(); s.Reason != client.ErrRefused.Error() || !s.CurrentRefused || s.Predecessor != 0 || s.Waited != 1 {
+			r.Errorf("%+v", s)
+		}
+		r.wantLogged("no key works", 1)
 	})
-	return c
+}
+
+// Those who came later are not better off for waiting on: nobody has found a key in two seconds.
+func TestThoseWhoWaitTogetherAreToldTogether(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("one", 1)
+		r.api.refuse(invalid, "one")
+		first := r.asking(r.Context())
+		r.sleep(1900 * time.Millisecond)
+		second := r.asking(r.Context())
+		for _, done := range []<-chan outcome{first, second} {
+			if o := <-done; !errors.Is(o.err, client.ErrRefused) || o.at != 2*time.Second {
+				r.Errorf("%+v", o)
+			}
+		}
+	})
+}
+
+func TestAProbeMakesItReadyAgain(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("one", 1)
+		r.api.refuse(invalid, "one")
+		r.askRefused()
+		r.sleep(time.Minute)
+		r.wantReady(false)
+		r.api.accept("one")
+		before := r.elapsed()
+		for !r.Status().Ready && r.elapsed() < before+time.Hour {
+			r.sleep(10 * time.Millisecond)
+		}
+		if waited := r.elapsed() - before; waited > 5*time.Second {
+			r.Errorf("it was ready after %v, want 5 s at most", waited)
+		}
+		r.wantReady(true)
+		r.ask(1)
+		r.wantLogged("ready again", 1)
+
+		before = r.elapsed() // and what was in vain then is forgotten
+		r.api.refuse(invalid, "one")
+		r.askRefused()
+		if waited := r.elapsed() - before; waited != 2*time.Second {
+			r.Errorf("a request waited for %v", waited)
+		}
+	})
+}
+
+// A program that isn't ready gets no requests, so it has to find out by itself.
+func TestANewGenerationIsProbedAtOnceWhileNoKeyWorks(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("one", 1)
+		r.api.refuse(invalid, "one", "two")
+		r.askRefused()
+		r.sleep(time.Minute)
+		before := len(r.api.probes(r.start))
+		r.put("two", 2)
+		if n := len(r.api.probes(r.start)); n != before+1 {
+			r.Errorf("%d probes of a new key, want 1 at once", n-before)
+		}
+		r.wantReady(false)
+		r.put("three", 3)
+		r.wantReady(true)
+		r.wantCalls("one")
+		r.ask(3)
+	})
+}
+
+func TestANewGenerationIsWaitedForAnew(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("one", 1)
+		r.api.refuse(invalid, "one", "two")
+		r.askRefused()
+		r.put("two", 2)
+		r.askRefused()
+		r.wantElapsed(4 * time.Second)
+		r.wantLogged("no key works", 1)
+	})
+}
+
+func TestARequestThatIsAnsweredMakesItReadyAgain(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("one", 1)
+		r.api.refuse(invalid, "one")
+		r.askRefused()
+		r.api.set(func(a *api) { a.probing = overloaded })
+		r.put("two", 2)
+		r.wantReady(false)
+		r.ask(2)
+		r.wantReady(true)
+	})
+}
+
+// A request that fails for another reason tells nothing of the key.
+func TestWhatIsNoAcceptanceDoesNotMakeItReady(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("one", 1)
+		r.api.refuse(invalid, "one")
+		r.askRefused()
+		r.api.refuse(overloaded, "two")
+		r.put("two", 2)
+		if _, err := r.Generate(r.Context(), prompt); !errors.Is(err, overloaded) {
+			r.Error(err)
+		}
+		r.sleep(time.Minute)
+		r.wantReady(false)
+	})
+}
+
+// An old generation may answer a long request to the end, which rescues nobody.
+func TestALongRequestOnAnOldKeyDoesNotMakeItReady(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("old", 1)
+		r.api.set(func(a *api) { a.latency = time.Minute })
+		long := r.asking(r.Context())
+		r.api.set(func(a *api) { a.latency = 0 })
+		r.put("new", 2)
+		r.put("newer", 3)
+		r.api.refuse(invalid, "new", "newer")
+		r.askRefused()
+		if o := <-long; o.err != nil || o.Generation != 1 {
+			r.Errorf("%+v", o)
+		}
+		r.wantReady(false)
+		before := r.elapsed()
+		r.askRefused()
+		r.wantElapsed(before)
+	})
+}
+
+func TestAContextThatEndsWhileARequestWaitsEndsItAsItself(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("one", 1)
+		r.api.refuse(invalid, "one")
+		short, cancel := context.WithTimeout(r.Context(), 700*time.Millisecond)
+		defer cancel()
+		if o := <-r.asking(short); o.err != context.DeadlineExceeded || o.at != 700*time.Millisecond {
+			r.Errorf("%+v", o)
+		}
+		cancelled, cancel := context.WithCancel(r.Context())
+		waits := r.asking(cancelled)
+		cancel()
+		if o := <-waits; o.err != context.Canceled || o.at != 700*time.Millisecond {
+			r.Errorf("%+v", o)
+		}
+		if _, err := r.collect(cancelled); err != context.Canceled {
+			r.Errorf("a stream: %v", err)
+		}
+		r.wantReady(true) // nobody has waited for long enough to say so
+	})
 }
 
 // A model that takes minutes leaves its request all of its patience for the next key.
 func TestTheTimeThatACallTakesIsNoTimeOfWaiting(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &script{keys: make(chan string, 1), api: func(key string) error {
-			switch key {
-			case "first":
-				return refused
-			case "second":
-				time.Sleep(time.Minute) // in the bubble's time
-				return refused
-			}
-			return nil
-		}}
-		c := running(t, s)
-		s.keys <- "first"
-		synctest.Wait()
-		time.AfterFunc(time.Second, func() { s.keys <- "second" })
-		time.AfterFunc(time.Minute+1900*time.Millisecond, func() { s.keys <- "third" })
-		if answer, err := c.Generate(t.Context(), "hello"); err != nil || answer.Generation != 3 {
-			t.Errorf("generation %d, %v", answer.Generation, err)
+	story(t, func(r *rig) {
+		r.put("one", 1)
+		r.api.refuse(invalid, "one", "two")
+		done := r.asking(r.Context())
+		r.sleep(time.Second)
+		r.api.set(func(a *api) { a.latency = time.Minute })
+		r.put("two", 2)
+		r.api.set(func(a *api) { a.latency = 0 })
+		r.sleep(time.Minute + 900*time.Millisecond)
+		r.put("three", 3)
+		if o := <-done; o.err != nil || o.Generation != 3 || o.at != 61900*time.Millisecond {
+			r.Errorf("%+v", o)
+		}
+		if s := r.Status(); s.Waited != 1 {
+			r.Errorf("%+v; one request waited", s)
 		}
 	})
 }
 
 // A generation is given up only by who has waited for a better one as long as anybody does.
 func TestARequestAtTheEndOfItsPatienceCondemnsNoNewerKey(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &script{keys: make(chan string, 1), api: func(key string) error {
-			if key == "third" {
-				return nil
+	story(t, func(r *rig) {
+		r.put("one", 1)
+		r.api.refuse(invalid, "one", "two")
+		early := r.asking(r.Context())
+		r.sleep(1500 * time.Millisecond)
+		r.put("two", 2)
+		r.sleep(400 * time.Millisecond)
+		late := r.asking(r.Context())
+		if o := <-early; !errors.Is(o.err, client.ErrRefused) || o.at != 2*time.Second {
+			r.Errorf("who had waited for two seconds in all: %+v", o)
+		}
+		r.wantReady(true)
+		r.sleep(500 * time.Millisecond)
+		r.put("three", 3)
+		if o := <-late; o.err != nil || o.Generation != 3 || o.at != 2500*time.Millisecond {
+			r.Errorf("who could wait: %+v", o)
+		}
+	})
+}
+
+func TestRequestsBeforeTheFirstKeyWaitForIt(t *testing.T) {
+	story(t, func(r *rig) {
+		done := r.asking(r.Context())
+		r.sleep(time.Second)
+		r.put("one", 1)
+		if o := <-done; o.err != nil || o.Generation != 1 || o.at != time.Second {
+			r.Errorf("%+v", o)
+		}
+	})
+}
+
+func TestWithoutAKeyRequestsFailAsSuch(t *testing.T) {
+	story(t, func(r *rig) {
+		var at []time.Duration
+		for range 3 {
+			if _, err := r.Generate(r.Context(), prompt); !errors.Is(err, client.ErrNoKey) || errors.Is(err, client.ErrRefused) {
+				r.Error(err)
 			}
-			return refused
-		}}
-		c := running(t, s)
-		s.keys <- "first"
-		synctest.Wait()
-		time.AfterFunc(1500*time.Millisecond, func() { s.keys <- "second" })
-		time.AfterFunc(2500*time.Millisecond, func() { s.keys <- "third" })
-		early := make(chan error, 1)
-		go func() {
-			_, err := c.Generate(t.Context(), "asked at once, so given up after two seconds")
-			early <- err
-		}()
-		time.Sleep(1900 * time.Millisecond)
-		if answer, err := c.Generate(t.Context(), "asked later"); err != nil || answer.Generation != 3 {
-			t.Errorf("who could wait got generation %d, %v", answer.Generation, err)
+			at = append(at, r.elapsed())
 		}
-		if err := <-early; !errors.Is(err, ErrRefused) {
-			t.Errorf("who had waited for two seconds got %v", err)
+		if want := []time.Duration{2 * time.Second, 2 * time.Second, 2 * time.Second}; !slices.Equal(at, want) {
+			r.Errorf("they failed at %v, want %v", at, want)
 		}
+		if s := r.Status(); s.Ready || s.Reason != client.ErrNoKey.Error() || s.Refreshes != 0 {
+			r.Errorf("%+v", s)
+		}
+		r.put("one", 1)
+		r.wantReady(true)
+		if n := len(r.api.probes(r.start)); n != 1 {
+			r.Errorf("%d probes of the first key after requests had failed, want 1", n)
+		}
+		r.ask(1)
 	})
 }

@@ -1,0 +1,172 @@
+package client_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// Some front ends know a brand-new key already, and some don't.
+func TestAKeyThatFlapsHarmsNobody(t *testing.T) {
+	story(t, func(r *rig) {
+		n := 0
+		r.api.say("new", func() error {
+			if n++; n%2 == 0 {
+				return invalid
+			}
+			return nil
+		})
+		r.put("old", 1)
+		r.put("new", 2)
+		on := map[uint64]int{}
+		for range 400 {
+			answer, err := r.Generate(r.Context(), prompt)
+			if err != nil {
+				r.Fatalf("after %v: %v", r.elapsed(), err)
+			}
+			on[answer.Generation]++
+			r.sleep(50 * time.Millisecond)
+		}
+		r.api.accept("new")
+		r.sleep(5 * time.Second)
+		r.ask(2)
+		if on[1] == 0 || on[2] == 0 {
+			r.Errorf("both are to be used: %v", on)
+		}
+		if s := r.Status(); s.Waited != 0 || s.CurrentRefused {
+			r.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestARefusedKeyServesAgainOnceAProbeIsAccepted(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("old", 1)
+		r.put("new", 2)
+		r.api.refuse(invalid, "new")
+		r.ask(1)
+		r.sleep(time.Second)
+		r.api.accept("new")
+		r.ask(1) // nobody has looked yet
+		r.sleep(time.Second)
+		r.ask(2)
+		const ms = time.Millisecond
+		if got, want := r.api.probes(r.start), []time.Duration{250 * ms, 500 * ms, 1000 * ms, 2000 * ms}; !slices.Equal(got, want) {
+			r.Errorf("probed at %v, want %v", got, want)
+		}
+		r.wantCalls("new old old new")
+		if s := r.Status(); s.CurrentRefused || s.Refused != 1 {
+			r.Errorf("%+v; a probe is no request", s)
+		}
+		r.sleep(time.Minute)
+		if n := len(r.api.probes(r.start)); n != 4 {
+			r.Errorf("%d probes of a key that is not in doubt", n-4)
+		}
+	})
+}
+
+// A key that is refused anew is a new reason to ask, however long the last wait between two questions had become.
+func TestADoubtThatComesBackIsNewDoubt(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("old", 1)
+		r.put("new", 2)
+		r.api.refuse(invalid, "new")
+		r.ask(1)
+		r.sleep(11*time.Second + 400*time.Millisecond) // the next questions come in five seconds
+		r.api.accept("new")
+		for r.Status().CurrentRefused {
+			r.sleep(10 * time.Millisecond)
+		}
+		refreshes, probes := len(r.agent.refreshes()), len(r.api.probes(r.start))
+		r.api.refuse(invalid, "new")
+		r.ask(1)
+		if n := len(r.agent.refreshes()); n != refreshes+1 {
+			r.Errorf("%d refreshes at once, want 1", n-refreshes)
+		}
+		r.sleep(250 * time.Millisecond)
+		if n := len(r.api.probes(r.start)); n != probes+1 {
+			r.Errorf("%d probes after 250 ms, want 1", n-probes)
+		}
+	})
+}
+
+// An answer that was on its way when the key was refused speaks of the past.
+func TestALateSuccessDoesNotBringARefusedKeyBack(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("old", 1)
+		r.put("new", 2)
+		r.api.set(func(a *api) { a.latency = 100 * time.Millisecond })
+		done := r.asking(r.Context())
+		r.api.set(func(a *api) { a.latency = 0 })
+		r.api.refuse(invalid, "new")
+		r.ask(1)
+		if o := <-done; o.err != nil || o.Generation != 2 {
+			r.Errorf("%+v", o)
+		}
+		r.ask(1)
+		r.wantCalls("new new old old")
+		if n := len(r.agent.acknowledged()); n != 0 {
+			r.Errorf("a refused key was acknowledged")
+		}
+	})
+}
+
+func TestARefusedPredecessorRescuesNobody(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("old", 1)
+		r.api.set(func(a *api) { a.latency = 100 * time.Millisecond })
+		r.api.refuse(invalid, "old")
+		late := r.asking(r.Context())
+		r.api.set(func(a *api) { a.latency = 0 })
+		r.put("new", 2)
+		if s := r.Status(); s.Predecessor != 1 {
+			r.Errorf("%+v", s)
+		}
+		<-late
+		if s := r.Status(); s.Predecessor != 0 || s.Generation != 2 {
+			r.Errorf("%+v", s)
+		}
+		r.api.refuse(invalid, "new")
+		r.askRefused()
+		r.wantCalls("old new new")
+	})
+}
+
+func TestAPredecessorGoesOnceItsSuccessorHasProvenItself(t *testing.T) {
+	type step struct {
+		successes int
+		then      time.Duration
+		refusal   bool
+		keeps     bool
+	}
+	for name, steps := range map[string][]step{
+		"100 over 60 s":                        {{99, 59 * time.Second, false, true}, {1, time.Second, false, true}, {1, 0, false, false}},
+		"many, but too soon":                   {{500, 59 * time.Second, false, true}, {1, time.Second, false, true}, {1, 0, false, false}},
+		"long enough, but too few":             {{50, time.Hour, false, true}, {49, time.Hour, false, true}, {1, 0, false, false}},
+		"a refusal in between counts as none":  {{99, time.Minute, true, true}, {99, time.Minute, false, true}, {1, 0, false, false}},
+		"a refusal makes the time begin again": {{99, time.Minute, true, true}, {100, 59 * time.Second, false, true}, {1, time.Second, false, true}, {1, 0, false, false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(r *rig) {
+				r.put("old", 1)
+				r.put("new", 2)
+				for i, step := range steps {
+					for range step.successes {
+						r.ask(2)
+					}
+					if keeps := r.Status().Predecessor == 1; keeps != step.keeps {
+						r.Fatalf("step %d, after %v: the predecessor stays: %v, want %v", i+1, r.elapsed(), keeps, step.keeps)
+					}
+					if step.refusal {
+						r.api.refuse(invalid, "new")
+						r.ask(1)
+						r.api.accept("new")
+					}
+					r.sleep(step.then)
+				}
+				r.api.refuse(invalid, "new")
+				r.askRefused() // nobody stands in any more
+			})
+		})
+	}
+}
