@@ -24,10 +24,11 @@ type file struct {
 	turning sync.Mutex   // held while another value may be published, across the gate's and the sink's work
 	value   secret.Value // in force; zero before the first. Changed under turning and rendering, read under either.
 	// Guarded by turning:
-	held    *held     // the newest value, while the gate holds it
-	proving bool      // a goroutine judges held again
-	checked time.Time // when the gate was last asked about value
-	refused refusals
+	held      *held      // the newest value, while the gate holds it
+	proving   bool       // a goroutine judges held again
+	checked   time.Time  // when the gate was last asked about value
+	unwritten *unwritten // what was to be published, and the sink couldn't
+	refused   refusals
 
 	rendering sync.Mutex // held across the sink's work alone
 
@@ -107,9 +108,11 @@ func (f *file) seen(v secret.Version) bool {
 func (f *file) publish(value secret.Value, version secret.Version, unproven string) {
 	changed, id, err := f.render(value)
 	if err != nil {
+		f.retryLater(value, version, unproven)
 		f.trouble(rendering, problem{KindRender, err.Error()})
 		return
 	}
+	f.forgetUnwritten()
 	f.notePublished(id, version, changed, unproven)
 	switch {
 	case changed && unproven != "":

@@ -20,6 +20,7 @@ func (l *Loop) mend(ctx context.Context) {
 		}
 		for _, f := range l.files {
 			f.mend()
+			f.writeUnwritten()
 		}
 	}
 }
@@ -87,4 +88,37 @@ func (l *Loop) remember(v secret.Value) secret.Value {
 		l.config.Log.Warn("a value in force lies in memory that may be swapped out", "reason", err.Error())
 	}
 	return kept
+}
+
+// unwritten is a value that may be published, once the sink can write again. It needs no other look at the store, nor another
+// proof.
+type unwritten struct {
+	value    secret.Value // a copy of our own
+	version  secret.Version
+	unproven string
+}
+
+// retryLater and forgetUnwritten are for whoever holds turning.
+func (f *file) retryLater(value secret.Value, version secret.Version, unproven string) {
+	again := secret.New(value.Reveal())
+	f.forgetUnwritten()
+	f.unwritten = &unwritten{again, version, unproven}
+}
+
+func (f *file) forgetUnwritten() {
+	if f.unwritten != nil {
+		f.unwritten.value.Clear()
+		f.unwritten = nil
+	}
+}
+
+// writeUnwritten tries again to publish what couldn't be written. It leaves that to whoever turns the file at the moment.
+func (f *file) writeUnwritten() {
+	if !f.turning.TryLock() {
+		return
+	}
+	defer f.turning.Unlock()
+	if u := f.unwritten; u != nil {
+		f.publish(u.value, u.version, u.unproven)
+	}
 }

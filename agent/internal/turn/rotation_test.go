@@ -277,11 +277,16 @@ func TestAFullDirectoryIsSaidAndHeals(t *testing.T) {
 		if s := r.file(); s.Published.Number != 1 || s.Stored.Number != 2 {
 			t.Errorf("what couldn't be written counts as published: %+v", s)
 		}
+		r.gemini.asked()
+		r.store.took()
 		r.sink.fail(nil)
-		r.after(2 * poll)
+		r.after(time.Second)
 		r.wantFile("two")
 		r.wantTrouble("")
 		r.wantLines("the last good value stays in force: no space", "published", "in step with the store again")
+		if probes, reads := len(r.gemini.asked()), len(r.store.took()); probes+reads > 0 {
+			t.Errorf("%d probes and %d reads, for a value that was read and proven before", probes, reads)
+		}
 	})
 }
 
