@@ -138,6 +138,7 @@ func (d *Dir) replace(file string, v secret.Value) (secret.Identity, error) {
 	if err != nil {
 		return secret.Identity{}, fmt.Errorf("%s: a temporary file can't be made: %w", d.path, reason(err))
 	}
+	stopAt(name, "made")
 	id, err := d.fill(f, name, v)
 	err = errors.Join(err, f.Close())
 	if err == nil {
@@ -147,6 +148,7 @@ func (d *Dir) replace(file string, v secret.Value) (secret.Identity, error) {
 		d.pin.root.Remove(name)
 		return secret.Identity{}, fmt.Errorf("%s/%s can't be written: %w", d.path, file, reason(err))
 	}
+	stopAt(name, "renamed")
 	d.remember(file, id)
 	return id, nil
 }
@@ -167,13 +169,16 @@ func (d *Dir) fill(f *os.File, name string, v secret.Value) (secret.Identity, er
 	if err := d.checkMemory(f); err != nil {
 		return secret.Identity{}, err
 	}
+	stopAt(name, "permitted")
 	if _, err := f.Write(v.Reveal()); err != nil {
 		return secret.Identity{}, err
 	}
+	stopAt(name, "written")
 	at := later(time.Now(), d.lastTime.Add(1))
 	if err := d.pin.root.Chtimes(name, at, at); err != nil {
 		return secret.Identity{}, err
 	}
+	stopAt(name, "dated")
 	info, err := f.Stat()
 	if err != nil {
 		return secret.Identity{}, err
