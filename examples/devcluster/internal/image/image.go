@@ -12,11 +12,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 )
 
 // Image is an image of one layer. Its programs run as uid and gid 65532 unless they are told otherwise.
 type Image struct {
-	// Name is NAME or NAME:TAG.
+	// Name is NAME or NAME:TAG; a NAME without a slash is completed as container engines do.
 	Name string
 	// Root is a directory whose content is the image's; empty: none.
 	Root string
@@ -35,7 +36,7 @@ func (i Image) Write(w io.Writer) error {
 		return err
 	}
 	manifest, err := json.Marshal([]any{map[string]any{
-		"Config": "config.json", "RepoTags": []string{"docker.io/library/" + i.Name}, "Layers": []string{"layer.tar"},
+		"Config": "config.json", "RepoTags": []string{i.reference()}, "Layers": []string{"layer.tar"},
 	}})
 	if err != nil {
 		return err
@@ -54,6 +55,13 @@ func (i Image) Write(w io.Writer) error {
 		}
 	}
 	return archive.Close()
+}
+
+func (i Image) reference() string {
+	if strings.Contains(i.Name, "/") {
+		return i.Name
+	}
+	return "docker.io/library/" + i.Name
 }
 
 func (i Image) config(layer string) any {

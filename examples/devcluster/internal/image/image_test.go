@@ -115,3 +115,11 @@ func TestAMissingFileIsAnError(t *testing.T) {
 		t.Errorf("a missing file: %v", err)
 	}
 }
+
+func TestANameWithoutARegistryIsCompleted(t *testing.T) {
+	for name, want := range map[string]string{"thing:1": "docker.io/library/thing:1", "registry.example.com/thing": "registry.example.com/thing"} {
+		if got := (Image{Name: name}).reference(); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+}
