@@ -49,6 +49,27 @@ func TestTheFirstSuccessOfAGenerationIsAcknowledgedOnce(t *testing.T) {
 	})
 }
 
+func TestAStreamIsASuccessFromItsFirstPieceOn(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("one", 1)
+		r.api.set(func(a *api) { a.interval = time.Minute })
+		first := true
+		for _, err := range r.Stream(r.Context(), prompt) {
+			if err != nil {
+				r.Error(err)
+			}
+			if first {
+				synctest.Wait()
+				r.wantAcknowledged(1)
+				r.wantElapsed(0)
+			}
+			first = false
+		}
+		r.sleep(time.Minute)
+		r.wantAcknowledged(1)
+	})
+}
+
 func TestARefusedKeyIsNotAcknowledgedAndOneThatStandsInIsNeither(t *testing.T) {
 	story(t, func(r *rig) {
 		r.put("old", 1)

@@ -92,10 +92,9 @@ type Client struct {
 	news         chan struct{} // closed, and made anew, whenever a verdict on a key changes
 	problem      string        // why the file holds no valid key; empty if it does
 	agentProblem string        // why the agent can't be asked; empty if it can
-	vain         bool          // waiting for a better key than that of vainFor was in vain
-	vainFor      uint64
 
-	unready  atomic.Bool // from the first wait in vain to the first acceptance
+	// gaveUp is the generation than which a request has waited for a better one in vain; nil from the next acceptance on.
+	gaveUp   atomic.Pointer[uint64]
 	counters counters
 }
 
@@ -147,6 +146,12 @@ func (c *Client) take(reading keyfile.Reading, err error) {
 	}
 	number := publish(g)
 	c.config.Log.Info("swapped the key", "generation", number)
+	if before, ok := c.handle.AcquirePredecessor(); ok {
+		defer before.Release()
+		if before.Value().key.Equal(g.key) { // it was brought back, and can't stand in for itself
+			c.handle.Drop(before.Generation())
+		}
+	}
 }
 
 // note remembers why there is no valid key to read, and logs it: Keys says so once a change.
@@ -165,9 +170,9 @@ func (c *Client) note(err error) {
 // It blocks for as long as Gemini takes, and two seconds more at most when keys are refused.
 func (c *Client) Generate(ctx context.Context, prompt string) (Answer, error) {
 	var answer Answer
-	err := c.run(ctx, func(g gemini.Client, number uint64) (begun bool, err error) {
-		text, err := g.Generate(ctx, prompt)
-		answer = Answer{text, number}
+	err := c.run(ctx, func(l lease) (begun bool, err error) {
+		text, err := l.Value().client.Generate(ctx, prompt)
+		answer = Answer{text, l.Generation()}
 		return false, err
 	})
 	if err != nil {
@@ -182,20 +187,23 @@ func (c *Client) Generate(ctx context.Context, prompt string) (Answer, error) {
 // request of its own.
 func (c *Client) Stream(ctx context.Context, prompt string) iter.Seq2[Answer, error] {
 	return func(yield func(Answer, error) bool) {
-		err := c.run(ctx, func(g gemini.Client, number uint64) (begun bool, err error) {
-			for text, err := range g.Stream(ctx, prompt) {
+		err := c.run(ctx, func(l lease) (begun bool, err error) {
+			for text, err := range l.Value().client.Stream(ctx, prompt) {
 				if err != nil {
 					return begun, err
 				}
-				begun = true
-				if !yield(Answer{text, number}, nil) {
+				if !begun { // the answer may take minutes to end, but its key is accepted
+					begun = true
+					c.accept(l)
+				}
+				if !yield(Answer{text, l.Generation()}, nil) {
 					return begun, errLeft
 				}
 			}
 			if !begun { // whoever asked learns of the generation all the same
-				yield(Answer{Generation: number}, nil)
+				yield(Answer{Generation: l.Generation()}, nil)
 			}
-			return true, nil
+			return begun, nil
 		})
 		if err != nil && err != errLeft {
 			yield(Answer{}, err)

@@ -45,13 +45,13 @@ func TestARefusedKeyServesAgainOnceAProbeIsAccepted(t *testing.T) {
 		r.put("new", 2)
 		r.api.refuse(invalid, "new")
 		r.ask(1)
-		r.sleep(time.Second)
+		r.sleep(900 * time.Millisecond)
 		r.api.accept("new")
 		r.ask(1) // nobody has looked yet
 		r.sleep(time.Second)
 		r.ask(2)
 		const ms = time.Millisecond
-		if got, want := r.api.probes(r.start), []time.Duration{250 * ms, 500 * ms, 1000 * ms, 2000 * ms}; !slices.Equal(got, want) {
+		if got, want := r.api.probes(r.start), []time.Duration{250 * ms, 500 * ms, 750 * ms, 1000 * ms}; !slices.Equal(got, want) {
 			r.Errorf("probed at %v, want %v", got, want)
 		}
 		r.wantCalls("new old old new")
@@ -61,6 +61,48 @@ func TestARefusedKeyServesAgainOnceAProbeIsAccepted(t *testing.T) {
 		r.sleep(time.Minute)
 		if n := len(r.api.probes(r.start)); n != 4 {
 			r.Errorf("%d probes of a key that is not in doubt", n-4)
+		}
+	})
+}
+
+func TestAKeyThatIsRefusedForItsFirstSecondsServesSoonAfterThem(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("old", 1)
+		r.put("new", 2)
+		r.api.refuse(invalid, "new")
+		time.AfterFunc(5*time.Second, func() { r.api.accept("new") })
+		for generation := uint64(1); generation == 1; r.sleep(10 * time.Millisecond) {
+			answer, err := r.Generate(r.Context(), prompt)
+			if err != nil {
+				r.Fatalf("after %v: %v", r.elapsed(), err)
+			}
+			generation = answer.Generation
+		}
+		if took := r.elapsed(); took < 5*time.Second || took > 6*time.Second {
+			r.Errorf("the new key served after %v, want within a second of the fifth", took)
+		}
+	})
+}
+
+func TestADoubtThatLastsIsAskedAboutEverLessOften(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("old", 1)
+		r.put("new", 2)
+		r.api.refuse(invalid, "new")
+		r.ask(1)
+		r.sleep(time.Minute)
+		probes := r.api.probes(r.start)
+		const eager = 40 // four a second for ten seconds
+		if len(probes) < eager || probes[eager-1] != 10*time.Second {
+			r.Fatalf("probed at %v, want %d in the first ten seconds", probes, eager)
+		}
+		var rests []time.Duration
+		for i, at := range probes[eager+1:] {
+			rests = append(rests, at-probes[eager+i])
+		}
+		const s = time.Second
+		if want := []time.Duration{s / 2, s, 2 * s, 4 * s, 5 * s, 5 * s}; len(rests) < len(want) || !slices.Equal(rests[:len(want)], want) {
+			r.Errorf("then it rested for %v, want %v", rests, want)
 		}
 	})
 }

@@ -14,7 +14,9 @@ const (
 	minRefresh, maxRefresh = 50 * time.Millisecond, 5 * time.Second
 	// refreshTimeout bounds one refresh: a hung agent must not keep the app from asking the next one.
 	refreshTimeout = 2 * time.Second
-	// A key in doubt is probed after times that double between these two.
+	// A key in doubt is probed four times a second at first, since one that was just made is refused for some seconds and is
+	// to serve within a second once it isn't; then after times that double between these two.
+	eager              = 10 * time.Second
 	minProbe, maxProbe = 250 * time.Millisecond, 5 * time.Second
 	probeTimeout       = 5 * time.Second
 )
@@ -112,7 +114,7 @@ func (c *Client) refresh(ctx context.Context, number uint64) {
 // probeInDoubt probes the current key while it is refused, and while nothing has been accepted since requests failed: a
 // program that isn't ready gets no requests that could find out.
 func (c *Client) probeInDoubt(ctx context.Context) {
-	inDoubt := func(g *generation) bool { return g.refused.Load() || c.unready.Load() }
+	inDoubt := func(g *generation) bool { return g.refused.Load() || c.gaveUp.Load() != nil }
 	for {
 		number, ok := c.await(ctx, inDoubt)
 		if !ok {
@@ -122,8 +124,12 @@ func (c *Client) probeInDoubt(ctx context.Context) {
 			continue
 		}
 		c.probe(ctx)
-		for wait := minProbe; c.lasts(ctx, wait, number, inDoubt); wait = min(2*wait, maxProbe) {
+		began, wait := time.Now(), minProbe
+		for c.lasts(ctx, wait, number, inDoubt) {
 			c.probe(ctx)
+			if time.Since(began) >= eager {
+				wait = min(2*wait, maxProbe)
+			}
 		}
 	}
 }

@@ -37,8 +37,8 @@ type generation struct {
 
 type lease = swap.Lease[*generation]
 
-// attempt is one run of a request. begun reports whether something of its answer has reached the caller.
-type attempt func(g gemini.Client, number uint64) (begun bool, err error)
+// attempt is one run of a request. begun reports whether something of its answer has reached the caller, and was accepted.
+type attempt func(l lease) (begun bool, err error)
 
 // run makes call with a leased client, and again with another one if Gemini refuses the key, as long as nothing of the
 // answer has begun to reach the caller.
@@ -72,12 +72,12 @@ func (c *Client) run(ctx context.Context, call attempt) error {
 // panics.
 func (c *Client) try(l lease, call attempt) (begun bool, err error) {
 	defer l.Release()
-	begun, err = call(l.Value().client, l.Generation())
+	begun, err = call(l)
 	switch {
 	case gemini.FaultOf(err) == gemini.FaultKey:
 		c.counters.refused.Add(1)
 		c.refuse(l, err)
-	case err == nil || begun:
+	case err == nil && !begun:
 		c.accept(l)
 	}
 	return begun, err
@@ -103,7 +103,7 @@ func (c *Client) accept(l lease) {
 			c.wakeAcknowledge()
 		}
 	}
-	if c.unready.Load() {
+	if c.gaveUp.Load() != nil {
 		c.recovered(l)
 	}
 	since := g.proving.Load()
@@ -143,11 +143,7 @@ func (c *Client) recovered(l lease) {
 	if !c.holds(l.Generation(), func(*generation) bool { return true }) {
 		return
 	}
-	c.mu.Lock()
-	c.vain = false
-	unready := c.unready.Swap(false)
-	c.mu.Unlock()
-	if unready {
+	if c.gaveUp.Swap(nil) != nil {
 		c.config.Log.Info("Gemini accepts the key: ready again", "generation", l.Generation())
 	}
 	c.announce()
@@ -180,7 +176,7 @@ func (c *Client) lease(ctx context.Context, w *waiting, refusedOn uint64) (lease
 		switch {
 		case ok:
 			return l, nil
-		case c.isVain(current):
+		case !w.begun && c.isInVain(current):
 			return lease{}, hopeless(current)
 		case w.left <= 0:
 			if w.from == current { // otherwise the current one has not been waited for that long
@@ -229,23 +225,18 @@ func hopeless(current uint64) error {
 	return ErrRefused
 }
 
-// giveUp notes that a request waited in vain, so that those who wait with it and those who come after it fail at once,
-// until there is a newer generation or a probe is accepted.
+// giveUp notes that a request waited in vain, so that those who come after it fail at once, until there is a newer
+// generation or a probe is accepted. Those who wait already have their own time: the next key may come within it.
 func (c *Client) giveUp(current uint64) {
-	c.mu.Lock()
-	c.vain, c.vainFor = true, current
-	was := c.unready.Swap(true)
-	c.mu.Unlock()
-	if !was {
+	if c.gaveUp.Swap(&current) == nil {
 		c.config.Log.Error("no key works: requests fail until one does", "generation", current)
+		c.announce()
 	}
-	c.announce()
 }
 
-func (c *Client) isVain(current uint64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.vain && c.vainFor == current
+func (c *Client) isInVain(current uint64) bool {
+	given := c.gaveUp.Load()
+	return given != nil && *given == current
 }
 
 // waiting bounds the time that one request waits, in all its runs together. The runs themselves don't count: a model may

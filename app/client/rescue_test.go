@@ -177,6 +177,24 @@ func isRaced() bool {
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
+// A rollback brings an older key back, which is no other key than itself.
+func TestAKeyThatWasBroughtBackDoesNotStandInForItself(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("one", 1)
+		r.put("two", 2)
+		r.api.refuse(invalid, "two")
+		r.ask(1)
+		r.put("one", 3)
+		if s := r.Status(); s.Predecessor != 0 {
+			r.Errorf("%+v", s)
+		}
+		r.ask(3)
+		r.api.refuse(invalid, "one")
+		r.askRefused()
+		r.wantCalls("two one one one")
+	})
+}
+
 func TestARequestIsRunAgainTwiceAtMost(t *testing.T) {
 	story(t, func(r *rig) {
 		r.agent.refresh = func(context.Context) (sidecar.Refreshed, error) {

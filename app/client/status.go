@@ -54,7 +54,7 @@ func (c *Client) Status() Status {
 		}
 		l.Release()
 	}
-	s.Ready = s.Generation > 0 && !c.unready.Load()
+	s.Ready = s.Generation > 0 && c.gaveUp.Load() == nil
 	s.Reason = c.reason(s)
 	return s
 }
@@ -63,8 +63,10 @@ func (c *Client) reason(s Status) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case s.Generation > 0 && !s.Ready:
+	case s.Generation > 0 && !s.Ready && s.CurrentRefused:
 		return ErrRefused.Error()
+	case s.Generation > 0 && !s.Ready:
+		return "the key has not been accepted by Gemini yet"
 	case c.problem != "":
 		return c.problem
 	case s.Generation == 0:

@@ -37,18 +37,23 @@ func TestOnceARequestHasWaitedInVainFurtherOnesFailAtOnce(t *testing.T) {
 	})
 }
 
-// Those who came later are not better off for waiting on: nobody has found a key in two seconds.
-func TestThoseWhoWaitTogetherAreToldTogether(t *testing.T) {
+// Only those who come after it fail at once: the next key may come in the time that the others have left.
+func TestARequestThatGivesUpTakesNobodyElsesTime(t *testing.T) {
 	story(t, func(r *rig) {
 		r.put("one", 1)
 		r.api.refuse(invalid, "one")
 		first := r.asking(r.Context())
-		r.sleep(1900 * time.Millisecond)
+		r.sleep(1500 * time.Millisecond)
 		second := r.asking(r.Context())
-		for _, done := range []<-chan outcome{first, second} {
-			if o := <-done; !errors.Is(o.err, client.ErrRefused) || o.at != 2*time.Second {
-				r.Errorf("%+v", o)
-			}
+		if o := <-first; !errors.Is(o.err, client.ErrRefused) || o.at != 2*time.Second {
+			r.Errorf("the first: %+v", o)
+		}
+		r.sleep(1400 * time.Millisecond)
+		r.askRefused()
+		r.wantElapsed(3400 * time.Millisecond)
+		r.put("two", 2)
+		if o := <-second; o.err != nil || o.Generation != 2 || o.at != 3400*time.Millisecond {
+			r.Errorf("the second: %+v", o)
 		}
 	})
 }
@@ -121,8 +126,27 @@ func TestARequestThatIsAnsweredMakesItReadyAgain(t *testing.T) {
 		r.api.set(func(a *api) { a.probing = overloaded })
 		r.put("two", 2)
 		r.wantReady(false)
+		if s := r.Status(); s.Reason == client.ErrRefused.Error() {
+			r.Error("it says that a key is refused of which nothing is known")
+		}
 		r.ask(2)
 		r.wantReady(true)
+	})
+}
+
+// The first piece tells what there is to know of the key; the last one may come in minutes.
+func TestAStreamThatHasBegunMakesItReadyAgain(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("one", 1)
+		r.api.refuse(invalid, "one")
+		r.askRefused()
+		r.api.set(func(a *api) { a.probing, a.interval = overloaded, time.Minute })
+		r.put("two", 2)
+		for range r.Stream(r.Context(), prompt) {
+			r.wantReady(true)
+			r.wantElapsed(2 * time.Second)
+			break
+		}
 	})
 }
 
