@@ -84,8 +84,9 @@ func TestADirectoryThatIsMissingIsMade(t *testing.T) {
 	v := plainVault(t)
 	secret, value := newSecret(t, v)
 	parent := memory(t)
-	give(t, parent)
-	environ := append(reach(v), "AGENT_TOKEN_FILE="+tokenFile(t, v, allow(t, v, unique(), secret)), entries("key="+secret))
+	token := tokenFile(t, v, allow(t, v, unique(), secret))
+	give(t, parent, token)
+	environ := append(reach(v), "AGENT_TOKEN_FILE="+token, entries("key="+secret))
 	a := startAgent(t, filepath.Join(parent, "keys"), environ, asNobody).started(t).ready(t)
 	assertRendered(t, a.path("key"), value)
 }
@@ -103,8 +104,9 @@ func TestFilesThatSomebodyChangedAreRepaired(t *testing.T) {
 	v := plainVault(t)
 	secret, value := newSecret(t, v)
 	parent := memory(t)
-	give(t, parent)
-	environ := append(reach(v), "AGENT_TOKEN_FILE="+tokenFile(t, v, allow(t, v, unique(), secret)), entries("key="+secret))
+	token := tokenFile(t, v, allow(t, v, unique(), secret))
+	give(t, parent, token)
+	environ := append(reach(v), "AGENT_TOKEN_FILE="+token, entries("key="+secret))
 	a := startAgent(t, filepath.Join(parent, "keys"), environ, asNobody).started(t).ready(t)
 	key := a.path("key")
 	for what, change := range map[string]func() error{

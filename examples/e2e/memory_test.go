@@ -28,7 +28,6 @@ func file(t testing.TB, content string) string {
 	dir := memory(t)
 	path := filepath.Join(dir, "file")
 	rewrite(t, path, content)
-	give(t, path)
 	return path
 }
 
