@@ -94,6 +94,12 @@ func TestWhatIsInUseIsAcknowledgedAgainWhenTheFileOrTheAgentIsAnother(t *testing
 		r.sleep(time.Hour)
 		r.put("one", 2)
 		r.wantAcknowledged(1, 2)
+		r.api.refuse(invalid, "one")
+		r.askRefused()
+		r.api.accept("one")
+		r.sleep(time.Minute)
+		r.ask(1) // in use again, and so it was before
+		r.wantAcknowledged(1, 2)
 		r.agent.set(func(a *agent) { a.instance = r.anew })
 		r.sleep(time.Second)
 		r.wantAcknowledged(1, 2, 2)

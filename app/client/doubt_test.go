@@ -159,18 +159,24 @@ func TestARefusedPredecessorRescuesNobody(t *testing.T) {
 		r.api.set(func(a *api) { a.latency = 100 * time.Millisecond })
 		r.api.refuse(invalid, "old")
 		late := r.asking(r.Context())
+		r.api.accept("old") // some front ends do
+		r.api.set(func(a *api) { a.latency = time.Minute })
+		long := r.asking(r.Context())
 		r.api.set(func(a *api) { a.latency = 0 })
 		r.put("new", 2)
-		if s := r.Status(); s.Predecessor != 1 {
+		if s := r.Status(); s.Predecessor != 1 || s.Draining != 0 {
 			r.Errorf("%+v", s)
 		}
 		<-late
-		if s := r.Status(); s.Predecessor != 0 || s.Generation != 2 {
-			r.Errorf("%+v", s)
+		if s := r.Status(); s.Predecessor != 0 || s.Draining != 1 || s.Generation != 2 || s.CurrentRefused {
+			r.Errorf("%+v; the refused one has a request left and takes no other", s)
 		}
 		r.api.refuse(invalid, "new")
 		r.askRefused()
-		r.wantCalls("old new new")
+		r.wantCalls("old old new new")
+		if o := <-long; o.err != nil || o.Generation != 1 {
+			r.Errorf("%+v", o)
+		}
 	})
 }
 

@@ -46,9 +46,8 @@ func (c *Client) run(ctx context.Context, call attempt) error {
 	c.counters.calls.Add(1)
 	w := waiting{left: patience}
 	var refusal error
-	var refusedOn uint64
 	for rerun := 0; ; rerun++ {
-		l, err := c.lease(ctx, &w, refusedOn)
+		l, err := c.lease(ctx, &w)
 		if err != nil {
 			return because(err, refusal)
 		}
@@ -64,7 +63,7 @@ func (c *Client) run(ctx context.Context, call attempt) error {
 		case rerun == reruns:
 			return because(ErrRefused, err)
 		}
-		refusal, refusedOn = err, l.Generation()
+		refusal = err
 	}
 }
 
@@ -164,15 +163,14 @@ func (c *Client) nextNews() <-chan struct{} {
 }
 
 // lease returns a generation to run a request on: the current one, or its predecessor if the current one is refused. If
-// both are, it waits for a better one for as long as w allows. A request that was itself refused on a generation goes to
-// another one before it tries that again.
-func (c *Client) lease(ctx context.Context, w *waiting, refusedOn uint64) (lease, error) {
-	if l, _, ok := c.usable(refusedOn); ok {
+// both are, it waits for a better one for as long as w allows.
+func (c *Client) lease(ctx context.Context, w *waiting) (lease, error) {
+	if l, _, ok := c.usable(); ok {
 		return l, nil
 	}
 	for {
 		news := c.nextNews()
-		l, current, ok := c.usable(refusedOn)
+		l, current, ok := c.usable()
 		switch {
 		case ok:
 			return l, nil
@@ -194,28 +192,25 @@ func (c *Client) lease(ctx context.Context, w *waiting, refusedOn uint64) (lease
 }
 
 // usable leases a generation whose key isn't refused, if there is one. It also returns which one is current, 0 if none is.
-func (c *Client) usable(refusedOn uint64) (_ lease, current uint64, ok bool) {
+func (c *Client) usable() (_ lease, current uint64, ok bool) {
 	l, ok := c.handle.Acquire()
 	if !ok {
 		return lease{}, 0, false
 	}
 	current = l.Generation()
-	fit := !l.Value().refused.Load()
-	if fit && current != refusedOn {
-		return l, current, true
-	}
-	if before, ok := c.handle.AcquirePredecessor(); ok {
-		if !before.Value().refused.Load() && before.Generation() != refusedOn {
-			l.Release()
-			return before, current, true
-		}
-		before.Release()
-	}
-	if fit {
+	if !isRefused(l.Value()) {
 		return l, current, true
 	}
 	l.Release()
-	return lease{}, current, false
+	before, ok := c.handle.AcquirePredecessor()
+	if !ok {
+		return lease{}, current, false
+	}
+	if isRefused(before.Value()) { // a moment ago, and it is about to be dropped
+		before.Release()
+		return lease{}, current, false
+	}
+	return before, current, true
 }
 
 func hopeless(current uint64) error {
