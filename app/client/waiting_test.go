@@ -98,6 +98,10 @@ func TestANewGenerationIsProbedAtOnceWhileNoKeyWorks(t *testing.T) {
 		if n := len(r.api.probes(r.start)); n != before+1 {
 			r.Errorf("%d probes of a new key, want 1 at once", n-before)
 		}
+		asked := r.agent.refreshes()
+		if last := asked[len(asked)-1]; !r.Status().CurrentRefused || last.about != 2 || last.at != time.Now() {
+			r.Errorf("%+v, and the agent was asked last: %+v; a refused probe is a refusal", r.Status(), last)
+		}
 		r.wantReady(false)
 		r.put("three", 3)
 		r.wantReady(true)
