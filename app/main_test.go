@@ -112,7 +112,7 @@ func TestTheAppFollowsItsFileAnswersAndStops(t *testing.T) {
 		t.Error(err)
 	}
 	messages := regexp.MustCompile(`"msg":"([^"]+)"`).FindAllStringSubmatch(app.stderr.String(), -1)
-	if first, last := messages[0][1], messages[len(messages)-1][1]; first != "started" || last != "stopped" || len(messages) > 7 {
+	if first, last := messages[0][1], messages[len(messages)-1][1]; first != "started" || last != "stopped" || len(messages) > 8 {
 		t.Errorf("one line for each change of state:\n%s", app.stderr.String())
 	}
 }

@@ -154,16 +154,28 @@ func (c *Client) take(reading keyfile.Reading, err error) {
 	}
 }
 
-// note remembers why there is no valid key to read, and logs it: Keys says so once a change.
+// note remembers why there is no valid key to read, and logs it and its end: Keys says so once a change.
 func (c *Client) note(err error) {
 	problem := ""
 	if err != nil {
 		problem = err.Error()
-		c.config.Log.Warn("the key file holds no valid key; the last good one stays in force", "reason", problem)
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	before := c.problem
 	c.problem = problem
+	c.mu.Unlock()
+	lease, ok := c.handle.Acquire()
+	if ok {
+		defer lease.Release()
+	}
+	switch {
+	case err != nil && ok:
+		c.config.Log.Warn("the key file holds no valid key; the last good one stays in force", "reason", problem)
+	case err != nil:
+		c.config.Log.Warn("the key file holds no valid key yet", "reason", problem)
+	case before != "":
+		c.config.Log.Info("the key file holds a valid key")
+	}
 }
 
 // Generate answers prompt. Its errors are those of gemini.Client, ErrNoKey, or ErrRefused together with the last refusal.

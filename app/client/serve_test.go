@@ -82,6 +82,7 @@ func TestAFileThatGoesBadLeavesTheLastKeyInForce(t *testing.T) {
 		r.put("one", 1)
 		r.wantReady(true)
 		r.wantLogged("holds no valid key", 2)
+		r.wantLogged("holds a valid key", 2)
 	})
 }
 
