@@ -23,7 +23,7 @@ cat <<DONE
 
 The app serves. Ask it, rotate the key, and ask again: the generation grows.
 
-  curl -s http://127.0.0.1:${KEYTURN_PORT:-8080}/v1/generate -d '{"prompt":"Say hello."}'
+  curl -s http://127.0.0.1:${KEYTURN_PORT:-8080}/v1/generate -H 'Content-Type: application/json' -d '{"prompt":"Say hello."}'
   examples/compose/rotate.sh${1:+ $1}
 
 make down takes it down.
