@@ -230,6 +230,11 @@ func TestRunEndsInOrder(t *testing.T) {
 			r.api.refuse(invalid, "two")
 			r.ask(1)
 		},
+		"while an acknowledgement hangs": func(r *rig) {
+			r.agent.hangs = true
+			r.put("one", 1)
+			r.ask(1)
+		},
 		"while a new key is in doubt": func(r *rig) {
 			r.put("one", 1)
 			r.api.refuse(invalid, "one")

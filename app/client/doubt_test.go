@@ -107,6 +107,22 @@ func TestADoubtThatLastsIsAskedAboutEverLessOften(t *testing.T) {
 	})
 }
 
+// A front end that hangs must not keep the next probe from being made.
+func TestAProbeThatHangsIsGivenUp(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("old", 1)
+		r.put("new", 2)
+		r.api.refuse(invalid, "new")
+		r.api.set(func(a *api) { a.probeLatency = time.Hour })
+		r.ask(1)
+		r.sleep(time.Second)
+		r.api.accept("new")
+		r.api.set(func(a *api) { a.probeLatency = 0 })
+		r.sleep(5 * time.Second)
+		r.ask(2)
+	})
+}
+
 // A key that is refused anew is a new reason to ask, however long the last wait between two questions had become.
 func TestADoubtThatComesBackIsNewDoubt(t *testing.T) {
 	story(t, func(r *rig) {
@@ -199,8 +215,12 @@ func TestAPredecessorGoesOnceItsSuccessorHasProvenItself(t *testing.T) {
 				r.put("old", 1)
 				r.put("new", 2)
 				for i, step := range steps {
-					for range step.successes {
-						r.ask(2)
+					for n := range step.successes {
+						if n%2 == 0 {
+							r.ask(2)
+						} else if _, err := r.collect(r.Context()); err != nil { // one success, for all its pieces
+							r.Error(err)
+						}
 					}
 					if keeps := r.Status().Predecessor == 1; keeps != step.keeps {
 						r.Fatalf("step %d, after %v: the predecessor stays: %v, want %v", i+1, r.elapsed(), keeps, step.keeps)

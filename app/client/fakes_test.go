@@ -24,12 +24,14 @@ var invalid = &gemini.Error{Fault: gemini.FaultKey, Status: 400, Reason: "API_KE
 type api struct {
 	mu       sync.Mutex
 	says     map[string]func() error // by key
-	latency  time.Duration           // of a call; a probe has none
+	latency  time.Duration           // of a call
 	pieces   []any                   // of a stream: texts, and errors that end it
 	interval time.Duration           // before each piece but the first
 	arrived  []string                // the key of each call
 	probed   []time.Time
-	probing  error // what probes come to, whatever the key
+
+	probeLatency time.Duration
+	probing      error // what probes come to, whatever the key
 }
 
 func newAPI() *api { return &api{says: map[string]func() error{}, pieces: []any{"Bl", "ue."}} }
@@ -143,10 +145,16 @@ func (c *caller) Stream(ctx context.Context, _ string) iter.Seq2[string, error] 
 	}
 }
 
-func (c *caller) Probe(context.Context) error {
+func (c *caller) Probe(ctx context.Context) error {
+	c.api.mu.Lock()
+	c.api.probed = append(c.api.probed, time.Now())
+	latency := c.api.probeLatency
+	c.api.mu.Unlock()
+	if !pass(ctx, latency) {
+		return ctx.Err()
+	}
 	c.api.mu.Lock()
 	defer c.api.mu.Unlock()
-	c.api.probed = append(c.api.probed, time.Now())
 	if c.api.probing != nil {
 		return c.api.probing
 	}
@@ -212,6 +220,7 @@ type agent struct {
 	mu        sync.Mutex
 	refresh   func(ctx context.Context) (sidecar.Refreshed, error)
 	answer    error // to acknowledgements
+	hangs     bool  // when it is told
 	instance  sidecar.Instance
 	refreshed []call
 	acks      []call
@@ -236,11 +245,16 @@ func (a *agent) Refresh(ctx context.Context, have keyfile.Identity, refused bool
 	return refresh(ctx)
 }
 
-func (a *agent) Acknowledge(_ context.Context, id keyfile.Identity, at time.Time) error {
+func (a *agent) Acknowledge(ctx context.Context, id keyfile.Identity, at time.Time) error {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.acks = append(a.acks, call{about: id.Inode, at: time.Now(), since: at})
-	return a.answer
+	answer, hangs := a.answer, a.hangs
+	a.mu.Unlock()
+	if hangs {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return answer
 }
 
 func (a *agent) Instance() sidecar.Instance {

@@ -225,7 +225,7 @@ func hopeless(current uint64) error {
 func (c *Client) giveUp(current uint64) {
 	if c.gaveUp.Swap(&current) == nil {
 		c.config.Log.Error("no key works: requests fail until one does", "generation", current)
-		c.announce()
+		c.announce() // a probe may have been accepted a moment ago, and then nobody would ask again
 	}
 }
 

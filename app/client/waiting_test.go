@@ -195,13 +195,13 @@ func TestAContextThatEndsWhileARequestWaitsEndsItAsItself(t *testing.T) {
 	story(t, func(r *rig) {
 		r.put("one", 1)
 		r.api.refuse(invalid, "one")
-		short, cancel := context.WithTimeout(r.Context(), 700*time.Millisecond)
-		defer cancel()
+		cancelled, cancel := context.WithCancel(r.Context())
+		waits := r.asking(cancelled) // refused itself, unlike the next one
+		short, cancel2 := context.WithTimeout(r.Context(), 700*time.Millisecond)
+		defer cancel2()
 		if o := <-r.asking(short); o.err != context.DeadlineExceeded || o.at != 700*time.Millisecond {
 			r.Errorf("%+v", o)
 		}
-		cancelled, cancel := context.WithCancel(r.Context())
-		waits := r.asking(cancelled)
 		cancel()
 		if o := <-waits; o.err != context.Canceled || o.at != 700*time.Millisecond {
 			r.Errorf("%+v", o)
