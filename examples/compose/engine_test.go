@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,7 +29,10 @@ var shared struct {
 	why    error // why there is none
 }
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	runtime.LockOSThread() // an engine that this thread starts ends with it, so with the process, if all else fails
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	e, stop, err := findEngine(context.Background())
@@ -60,10 +64,10 @@ func theEngine(t *testing.T) *engine {
 
 // findEngine returns the engine that the docker command speaks to. If CI is "true" and there is none it installs and
 // starts one; stop ends that, and with it all that it holds.
-func findEngine(ctx context.Context) (_ *engine, stop func() error, err error) {
+func findEngine(ctx context.Context) (*engine, func() error, error) {
 	nothing := func() error { return nil }
 	e := &engine{environ: os.Environ()}
-	if _, err = e.run(ctx, nil, "docker", "info"); err == nil || !ci() {
+	if _, err := e.run(ctx, nil, "docker", "info"); err == nil || !ci() {
 		return e, nothing, err
 	}
 	if err := install(ctx); err != nil {
@@ -73,7 +77,7 @@ func findEngine(ctx context.Context) (_ *engine, stop func() error, err error) {
 	if err != nil {
 		return nil, nothing, err
 	}
-	e, stop, err = startEngine(ctx, dir)
+	e, stop, err := startEngine(ctx, dir)
 	if err != nil {
 		return nil, nothing, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -112,7 +116,7 @@ func startEngine(ctx context.Context, dir string) (*engine, func() error, error)
 	cmd := exec.Command("dockerd", "--host", socket, "--data-root", filepath.Join(dir, "data"),
 		"--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"))
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the test, which takes the stack down first
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
 		return nil, nil, err
 	}
