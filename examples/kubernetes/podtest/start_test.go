@@ -34,20 +34,22 @@ func startsInTime(t *testing.T, w *world) {
 		{kind: "Deployment", name: "keyturn", patch: []any{map[string]any{"op": "remove", "path": "/spec/template/spec/initContainers"}}},
 		{patch: container("app", map[string]any{"env": []any{variable("APP_KEY_FILE", ""), variable("GEMINI_API_KEY", "AQ.static")}})},
 	}
-	const runs = 3
+	const allowed, least, most = 3 * time.Second, 3, 8
 	var took [2][]time.Duration
-	for range runs {
+	extra := allowed + 1
+	for n := 0; n < least || n < most && extra > allowed; n++ {
 		for i, o := range []overlay{with, without} {
 			s := w.stage(t, "time")
 			s.rotate(t)
 			began := time.Now()
 			s.apply(t, o)
 			s.awaitReady(t)
-			took[i] = append(took[i], time.Since(began))
+			took[i] = append(took[i], time.Since(began).Round(time.Millisecond))
 		}
+		extra = slices.Min(took[0]) - slices.Min(took[1])
 	}
 	t.Logf("from apply to Ready: %v with the agent, %v without", took[0], took[1])
-	if extra := slices.Min(took[0]) - slices.Min(took[1]); extra > 3*time.Second {
+	if extra > allowed {
 		t.Errorf("the agent adds %v to the start", extra)
 	}
 }
