@@ -15,7 +15,7 @@ MODULES := $(sort $(dir $(shell find . -name go.mod -not -path './.*')))
 # Tests run against a real Vault. Where there is none it is built once, here, and not within the time of a test.
 VAULT := vault=$${VAULT_BIN:-$$(command -v vault || { cd examples/devvault && $(GO) run .; })} && export VAULT_BIN="$$vault"
 
-.PHONY: help demo drill build test pod-test bench fuzz lint
+.PHONY: help demo drill up up-local down build test pod-test compose-test bench fuzz lint
 .DEFAULT_GOAL := help
 
 help: ## print this
