@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if err := errors.Join(shared.stop(), ours.remove()); err != nil {
+	if err := errors.Join(shared.stop(), ours.remove(), results.write()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
