@@ -1,6 +1,7 @@
 package sidecar_test
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -93,7 +94,9 @@ func raw(t *testing.T, socket string, handle func(net.Conn)) {
 func both(t *testing.T, agent *sidecar.Agent, check func(t *testing.T, err error)) {
 	t.Helper()
 	t.Run("refresh", func(t *testing.T) {
-		answer, err := agent.Refresh(t.Context(), have, true)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		answer, err := agent.Refresh(ctx, have, true)
 		if answer != (sidecar.Refreshed{}) {
 			t.Errorf("an answer beside the error: %+v", answer)
 		}
