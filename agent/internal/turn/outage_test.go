@@ -160,6 +160,33 @@ func TestTheStoreMayAskToBeLeftAlone(t *testing.T) {
 	})
 }
 
+// Whoever asks in an outage waits for a better key: the next probe comes as soon as it may, and no sooner.
+func TestARefreshInAnOutageHastensTheProbe(t *testing.T) {
+	story(t, func(t *testing.T, r *rig) {
+		r.put("one")
+		r.start()
+		r.store.fail("", down(source.Unavailable, "gone"))
+		r.after(2 * poll)
+		r.store.took()
+		for range 100 {
+			if outcome, _, err := r.loop.Refresh(t.Context(), "key", r.id(), false); outcome != turn.Unreachable || err != nil {
+				t.Fatalf("%v, %v", outcome, err)
+			}
+			r.after(100 * time.Millisecond)
+		}
+		if n := len(r.store.took()); n < 18 || n > 21 {
+			t.Errorf("%d probes in ten seconds, want one every 500 ms", n)
+		}
+		r.store.fail("", nil)
+		r.put("two")
+		if _, _, err := r.loop.Refresh(t.Context(), "key", r.id(), false); err != nil {
+			t.Fatal(err)
+		}
+		r.after(500 * time.Millisecond)
+		r.wantFile("two")
+	})
+}
+
 func TestOneDeniedPathBacksOffAlone(t *testing.T) {
 	story(t, func(t *testing.T, r *rig) {
 		r.many(3)

@@ -25,6 +25,7 @@ type store struct {
 	source source.Source
 	log    *slog.Logger
 	slots  chan struct{}
+	hurry  chan struct{} // capacity one: somebody would like the outage to be over
 
 	mu       sync.Mutex
 	outage   *outage       // nil while the store answers
@@ -41,7 +42,7 @@ type outage struct {
 }
 
 func newStore(s source.Source, log *slog.Logger) *store {
-	return &store{source: s, log: log, slots: make(chan struct{}, readers), failing: make(chan struct{}), failures: map[source.Kind]uint64{}}
+	return &store{source: s, log: log, slots: make(chan struct{}, readers), hurry: make(chan struct{}, 1), failing: make(chan struct{}), failures: map[source.Kind]uint64{}}
 }
 
 // fetch reads path, waiting through an outage of the store. Its error is about this path alone, or ctx's.
@@ -113,7 +114,9 @@ func (s *store) waitUntilUp(ctx context.Context) error {
 // probe retries path until the answer is no longer about the store, and so ends the outage for all.
 func (s *store) probe(ctx context.Context, path string) (*source.Record, error) {
 	for {
-		pause(ctx, s.untilProbe(), nil)
+		least, most := s.untilProbe()
+		pause(ctx, least, nil)
+		pause(ctx, most-least, s.hurry)
 		if ctx.Err() != nil {
 			s.up(ctx.Err())
 			return nil, ctx.Err()
@@ -126,14 +129,15 @@ func (s *store) probe(ctx context.Context, path string) (*source.Record, error) 
 	}
 }
 
-// untilProbe returns the wait before the next probe: full jitter, and never before the store allows it.
-func (s *store) untilProbe() time.Duration {
+// untilProbe returns the wait before the next probe: at most one with full jitter, at least one for when somebody asks for a
+// refresh meanwhile, and neither before the store allows it.
+func (s *store) untilProbe() (least, most time.Duration) {
 	spread := minProbe + rand.N(maxProbe-minProbe)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	wait := max(spread, s.outage.err.RetryAfter)
-	s.outage.probe = time.Now().Add(wait)
-	return wait
+	least, most = max(minProbe, s.outage.err.RetryAfter), max(spread, s.outage.err.RetryAfter)
+	s.outage.probe = time.Now().Add(most)
+	return least, most
 }
 
 // down counts err, and reports whether it says that the store as a whole fails, and whether this is the first to find out.
