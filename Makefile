@@ -2,7 +2,9 @@
 
 GO          := go
 STATICCHECK := $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
-TAGS        := compose,pod
+GOVULNCHECK := $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
+CYCLONEDX   := $(GO) run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+TAGS        := compose,pod,stoppoints
 FUZZTIME    := 5s
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -15,7 +17,7 @@ MODULES := $(sort $(dir $(shell find . -name go.mod -not -path './.*')))
 # Tests run against a real Vault. Where there is none it is built once, here, and not within the time of a test.
 VAULT := vault=$${VAULT_BIN:-$$(command -v vault || { cd examples/devvault && $(GO) run .; })} && export VAULT_BIN="$$vault"
 
-.PHONY: help demo drill up up-local down build test pod-test compose-test bench fuzz lint
+.PHONY: help demo drill up up-local down build test pod-test compose-test bench faults fuzz lint sbom licences vuln
 .DEFAULT_GOAL := help
 
 help: ## print this
@@ -54,6 +56,10 @@ compose-test: ## the Dockerfiles and the stack against a real Docker engine
 bench: ## every benchmark
 	$(VAULT) && $(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
 
+faults: ## every fault in full, some eight minutes (as root); writes what became of each to README.md
+	$(VAULT) && cd examples/e2e && $(GO) test -count=1 -parallel 4 -timeout 30m -run '^Test(EachFault|AgentAndAppMay|AFleet)' . \
+		-faults -faults.table=testdata/faults.md && $(GO) test -count=1 -run '^TestTheReadmesTableOfFaults' . -update
+
 fuzz: ## each fuzz target for FUZZTIME
 	@set -e; grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
 		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$file); do \
@@ -61,7 +67,19 @@ fuzz: ## each fuzz target for FUZZTIME
 		done; \
 	done
 
-lint: ## gofmt, go mod tidy, vet and staticcheck
+lint: ## gofmt, go mod tidy and verify, vet and staticcheck
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; } >&2
 	@set -e; for module in $(MODULES); do echo "lint $$module"; (cd $$module && \
-		$(GO) mod tidy -diff && $(GO) vet -tags $(TAGS) ./... && $(STATICCHECK) -tags $(TAGS) ./...); done
+		$(GO) mod tidy -diff && $(GO) mod verify && $(GO) vet -tags $(TAGS) ./... && $(STATICCHECK) -tags $(TAGS) ./...); done
+
+sbom: ## what each program is made of, as CycloneDX: dist/keyturn-agent.cdx.json and dist/keyturn-app.cdx.json
+	@mkdir -p dist
+	@set -e; for half in agent app; do \
+		CGO_ENABLED=0 $(CYCLONEDX) app -json -licenses -std -main $$half -output dist/keyturn-$$half.cdx.json .; done
+
+licences: sbom ## the licence of every module in the programs; fails on one that doesn't go with Apache-2.0
+	@.ci/licences dist/keyturn-agent.cdx.json dist/keyturn-app.cdx.json
+
+vuln: ## known vulnerabilities that the programs can reach; where the database can't be asked, a sentence
+	@said=$$($(GOVULNCHECK) ./agent ./app 2>&1) && failed=0 || failed=1; echo "$$said"; case "$$said" in \
+		*"fetching vulnerabilities"*"dial tcp"*) echo "NOT CHECKED: vuln.go.dev can't be reached from here"; exit 0 ;; esac; exit $$failed
