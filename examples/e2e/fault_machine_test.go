@@ -29,7 +29,7 @@ var machineFaults = []fault{
 		mend:   func(w *world) { w.makeRoom() },
 	},
 	{
-		name: "no descriptor left", did: "the agent may open nothing more (RLIMIT_NOFILE) when the next key comes",
+		name: "no descriptor left", did: "the agent may open nothing more (RLIMIT_NOFILE) when the next key comes", deaf: true,
 		strike: func(w *world) { w.limitFiles(3); w.rotate() },
 		mend:   func(w *world) { w.limitFiles(1024) },
 	},
