@@ -5,11 +5,12 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"net/url"
 	"strings"
 )
 
 // Find returns the form in which secret stands in text; found is false if it stands there in none. It looks for the secret
-// itself and for it in base64 (at any of three offsets, both alphabets), hex, decimal, percent and JSON's \u encoding,
+// itself and for it in base64 (at any of three offsets, both alphabets), hex, decimal, percent and JSON's \u encoding, URLs,
 // whatever the case.
 func Find(text, secret string) (form string, found bool) {
 	text = strings.ToLower(text)
@@ -30,7 +31,7 @@ func forms(secret string) []string {
 	}
 	decimal := strings.Trim(fmt.Sprint([]byte(secret)), "[]")
 	commas := strings.ReplaceAll(decimal, " ", ",")
-	all := []string{secret, percent, escapes, hex.EncodeToString([]byte(secret)), decimal, commas, strings.ReplaceAll(commas, ",", ", ")}
+	all := []string{secret, url.QueryEscape(secret), url.PathEscape(secret), percent, escapes, hex.EncodeToString([]byte(secret)), decimal, commas, strings.ReplaceAll(commas, ",", ", ")}
 	for at := range 3 { // base64 depends on what stands before; what is left out here depends on the neighbours
 		padded := strings.Repeat("-", at) + secret
 		padded = padded[:len(padded)/3*3]

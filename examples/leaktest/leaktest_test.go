@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -13,6 +14,8 @@ const secret = "AQ.canary/+key-1234567890abcdef"
 // encodings are the ways in which a secret gets out, each with neighbours.
 var encodings = map[string]func(string) string{
 	"raw":     func(s string) string { return "key=" + s + "&" },
+	"query":   func(s string) string { return url.Values{"key": {s}}.Encode() },
+	"path":    func(s string) string { return "/v1/" + url.PathEscape(s) },
 	"percent": func(s string) string { return everyByte(s, "%%%02x") },
 	"hex":     func(s string) string { return fmt.Sprintf("%X", "key "+s) },
 	"decimal": func(s string) string { return fmt.Sprint([]byte("key " + s)) },
