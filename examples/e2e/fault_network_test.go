@@ -31,8 +31,8 @@ var networkFaults = []fault{
 	},
 }
 
-// timeout is how long the agent waits for an answer, and then some.
-const timeout = 11 * time.Second
+// timeout is how long the agent waits for a read, asks whether it is the store or the secret, and then some.
+const timeout = 14 * time.Second
 
 func feltAfter(d time.Duration, f fault) fault {
 	f.felt = d

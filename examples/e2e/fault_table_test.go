@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -63,4 +65,26 @@ func order(name string) int {
 		}
 	}
 	return 1 << 10
+}
+
+// The table in README.md is the one that the suite wrote last: go test ./examples/e2e -run Readme -update puts it there.
+func TestTheReadmesTableOfFaultsIsWhatTheSuiteWrote(t *testing.T) {
+	path := filepath.Join(repository(t), "README.md")
+	readme := string(must[[]byte](t)(os.ReadFile(path)))
+	wrote := string(must[[]byte](t)(os.ReadFile(filepath.Join("testdata", "faults.md"))))
+	begin, end := "<!-- faults -->\n", "<!-- end -->"
+	before, rest, found := strings.Cut(readme, begin)
+	is, after, ended := strings.Cut(rest, end)
+	if !found || !ended {
+		t.Fatalf("README.md has no table between %q and %q", begin, end)
+	}
+	if is == wrote {
+		return
+	}
+	if !*update {
+		t.Fatal("README.md's table of faults is not the one that the suite wrote; the test's flag -update puts it there")
+	}
+	if err := os.WriteFile(path, []byte(before+begin+wrote+end+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }

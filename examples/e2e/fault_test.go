@@ -71,7 +71,7 @@ const never = time.Hour
 // lasts is how long a fault goes on.
 func lasts() time.Duration {
 	if *allFaults {
-		return 12 * time.Second // longer than any timeout of the agent
+		return 15 * time.Second // longer than any timeout of the agent
 	}
 	return 2 * time.Second
 }
