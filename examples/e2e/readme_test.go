@@ -95,7 +95,7 @@ func TestTheReadmesCommandsAndLinksExist(t *testing.T) {
 			t.Errorf("README.md says make %s, which doesn't exist", m[1])
 		}
 	}
-	paths := regexp.MustCompile(`\]\(([^)#:]+)\)|\b(examples/[a-z/.-]*[a-z])`).FindAllStringSubmatch(readme, -1)
+	paths := regexp.MustCompile(`\]\(([^)#:]+)\)|\b(examples/[a-z0-9/.-]*[a-z0-9])`).FindAllStringSubmatch(readme, -1)
 	if len(paths) < 5 {
 		t.Errorf("README.md names only %d files", len(paths))
 	}
