@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -68,7 +69,7 @@ func (p *problems) confinement(v variables, gemini string, environ []string) con
 		}
 	}
 	c.rules.Connect = append(p.ports("AGENT_CONNECT_PORTS", v.ConnectPorts), 53)
-	for _, address := range []string{or(get("VAULT_ADDR"), "https://127.0.0.1:8200"), get("VAULT_AGENT_ADDR"), get("VAULT_PROXY_ADDR"), get("VAULT_HTTP_PROXY"),
+	for _, address := range []string{cmp.Or(get("VAULT_ADDR"), "https://127.0.0.1:8200"), get("VAULT_AGENT_ADDR"), get("VAULT_PROXY_ADDR"), get("VAULT_HTTP_PROXY"),
 		get("HTTPS_PROXY"), get("HTTP_PROXY"), get("https_proxy"), get("http_proxy"), gemini} {
 		if port, ok := portOf(address); ok {
 			c.rules.Connect = append(c.rules.Connect, port)
@@ -84,7 +85,7 @@ func credentialFiles(v variables, home string, tokenInEnvironment bool) map[stri
 		if v.TokenFile == "" && tokenInEnvironment {
 			return nil
 		}
-		return map[string]string{"AGENT_TOKEN_FILE": or(v.TokenFile, filepath.Join(home, ".vault-token"))}
+		return map[string]string{"AGENT_TOKEN_FILE": cmp.Or(v.TokenFile, filepath.Join(home, ".vault-token"))}
 	case vault.AppRole:
 		return map[string]string{"AGENT_ROLE_ID_FILE": v.RoleIDFile, "AGENT_SECRET_ID_FILE": v.SecretIDFile}
 	case vault.Kubernetes, vault.JWT:
@@ -105,7 +106,7 @@ func portOf(address string) (uint16, bool) {
 	if err != nil {
 		return 0, false
 	}
-	port := or(u.Port(), map[string]string{"http": "80", "https": "443", "socks5": "1080"}[u.Scheme])
+	port := cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443", "socks5": "1080"}[u.Scheme])
 	n, err := strconv.ParseUint(port, 10, 16)
 	return uint16(n), err == nil
 }
@@ -158,11 +159,4 @@ func writable(dir string) []string {
 		return []string{parent}
 	}
 	return []string{dir}
-}
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }

@@ -1,6 +1,7 @@
 package gemini
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"net/url"
@@ -21,7 +22,7 @@ func parseEndpoint(raw string, allowHTTP bool) (*url.URL, error) {
 	if err != nil || u.Opaque != "" || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") {
 		return nil, errors.New("gemini: the base URL is not an absolute http or https URL; write it as https://host")
 	}
-	port, err := strconv.ParseUint(or(u.Port(), "443"), 10, 16)
+	port, err := strconv.ParseUint(cmp.Or(u.Port(), "443"), 10, 16)
 	switch {
 	case u.User != nil:
 		return nil, errors.New("gemini: the base URL has a user or a password; leave them out")

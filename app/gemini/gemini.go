@@ -25,6 +25,7 @@
 package gemini
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -109,17 +110,17 @@ type piece struct {
 // New makes a backend. It opens no connection and reads no environment variable except, for an https endpoint, the
 // usual proxy settings. A bad endpoint, model or SDK is an error here. ctx governs only the setting up.
 func New(ctx context.Context, c Config) (*Backend, error) {
-	base, err := parseEndpoint(or(c.BaseURL, DefaultBaseURL), c.AllowHTTP)
+	base, err := parseEndpoint(cmp.Or(c.BaseURL, DefaultBaseURL), c.AllowHTTP)
 	if err != nil {
 		return nil, err
 	}
-	model := or(c.Model, DefaultModel)
+	model := cmp.Or(c.Model, DefaultModel)
 	if err := CheckModel(model); err != nil {
 		return nil, err
 	}
 	b := &Backend{pool: newPool(), base: strings.TrimSuffix(base.String(), "/")}
 	b.http = &http.Client{Transport: &carrier{next: b.pool, closed: &b.closed, scheme: base.Scheme, host: hostPort(base)}}
-	switch or(c.SDK, SDKGenerativeAI) {
+	switch cmp.Or(c.SDK, SDKGenerativeAI) {
 	case SDKGenerativeAI:
 		b.engine, err = newGenerativeAI(ctx, b.http, b.base, model)
 	case SDKGenAI:
@@ -153,11 +154,4 @@ func (b *Backend) Close() error {
 	b.closed.Store(true)
 	b.pool.CloseIdleConnections()
 	return nil
-}
-
-func or[T ~string](v, fallback T) T {
-	if v == "" {
-		return fallback
-	}
-	return v
 }

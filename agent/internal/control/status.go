@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -138,7 +139,7 @@ func Table(w io.Writer, document []byte) error {
 		if !f.Read.IsZero() {
 			read = time.Duration(f.Stale*float64(time.Second)).Round(100*time.Millisecond).String() + " ago"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", f.File, or(f.Stored, "-"), or(f.Published, "-"), inUse, read, note(f))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", f.File, cmp.Or(f.Stored, "-"), cmp.Or(f.Published, "-"), inUse, read, note(f))
 	}
 	return t.Flush()
 }
@@ -155,11 +156,4 @@ func note(f File) string {
 		return "unproven: " + f.Unproven
 	}
 	return "ok"
-}
-
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }

@@ -3,7 +3,6 @@ package sink
 import (
 	"fmt"
 	"io/fs"
-	"os"
 	"syscall"
 )
 
@@ -57,15 +56,11 @@ func (d *Dir) Drift(file string) string {
 }
 
 func (d *Dir) driftOfDir() string {
-	pinned, err := d.pin.lock.Stat()
-	if err != nil {
-		return "no directory"
-	}
-	current, err := os.Lstat(d.path)
+	current, pinned, err := d.atPath()
 	switch {
-	case err != nil:
+	case err != nil || current == nil:
 		return "no directory"
-	case !os.SameFile(pinned, current):
+	case !pinned:
 		return "another directory"
 	case current.Mode().Perm() != 0o700:
 		return fmt.Sprintf("a directory of mode %04o", current.Mode().Perm())

@@ -62,12 +62,11 @@ func (d *Dir) Render(file string, v secret.Value) (id secret.Identity, written b
 
 // repin follows the path when somebody has replaced the directory, and tightens its mode when somebody has loosened it.
 func (d *Dir) repin() error {
-	pinned, err := d.pin.lock.Stat()
+	current, pinned, err := d.atPath()
 	if err != nil {
-		return fmt.Errorf("%s: %w", d.path, reason(err))
+		return err
 	}
-	current, err := os.Lstat(d.path)
-	if err != nil || !os.SameFile(pinned, current) {
+	if !pinned {
 		fresh, err := d.open()
 		if err != nil {
 			return err
@@ -80,6 +79,19 @@ func (d *Dir) repin() error {
 		return d.pin.root.Chmod(".", 0o700)
 	}
 	return nil
+}
+
+// atPath returns what stands at the path, nil if nothing does, and whether it is the pinned directory.
+func (d *Dir) atPath() (current fs.FileInfo, pinned bool, err error) {
+	own, err := d.pin.lock.Stat()
+	if err != nil {
+		return nil, false, fmt.Errorf("%s: %w", d.path, reason(err))
+	}
+	current, err = os.Lstat(d.path)
+	if err != nil {
+		return nil, false, nil
+	}
+	return current, os.SameFile(own, current), nil
 }
 
 func (d *Dir) holds(file string, v secret.Value) (secret.Identity, bool) {

@@ -29,8 +29,8 @@ const (
 // file that the caller read; refused says that the caller saw its value refused, which the gate then checks itself.
 //
 // Concurrent calls share one read, and all callers together can't cause more than ten reads within any second. While the
-// store as a whole fails it returns at once, and the next probe of the store comes as soon as it may. Otherwise it blocks for as long as the store, the gate and ctx let it; its errors
-// are ErrNoFile and ctx's.
+// store as a whole fails it returns at once, and the next probe of the store comes as soon as it may. Otherwise it blocks
+// for as long as the store, the gate and ctx let it; its errors are ErrNoFile and ctx's.
 func (l *Loop) Refresh(ctx context.Context, name string, have secret.Identity, refused bool) (Outcome, FileStatus, error) {
 	f := l.file(name)
 	if f == nil {

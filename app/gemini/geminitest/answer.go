@@ -1,6 +1,7 @@
 package geminitest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -119,7 +120,7 @@ func (x *exchange) answer(w http.ResponseWriter, r *http.Request, prompt string,
 
 func (x *exchange) models(w http.ResponseWriter, r *http.Request) {
 	name := strings.Trim(strings.TrimPrefix(r.URL.Path, "/v1beta/models"), "/")
-	info := map[string]any{"name": "models/" + or(name, model), "version": "001", "displayName": "Gemini 3.8 Flash",
+	info := map[string]any{"name": "models/" + cmp.Or(name, model), "version": "001", "displayName": "Gemini 3.8 Flash",
 		"inputTokenLimit": 1048576, "outputTokenLimit": 65536,
 		"supportedGenerationMethods": []string{"generateContent", "countTokens"}}
 	if name == "" {
@@ -185,7 +186,7 @@ func (x *exchange) response(text string, last bool) any {
 		candidate["content"] = map[string]any{"role": "model", "parts": []any{map[string]any{"text": text}}}
 	}
 	if last {
-		candidate["finishReason"] = x.enum(finishReasons, or(x.verdict.FinishReason, "STOP"))
+		candidate["finishReason"] = x.enum(finishReasons, cmp.Or(x.verdict.FinishReason, "STOP"))
 	}
 	return map[string]any{"candidates": []any{candidate}, "usageMetadata": usage, "modelVersion": model,
 		"responseId": "c3RhbmQtaW4"}
@@ -267,10 +268,3 @@ func encode(v any) []byte {
 }
 
 func tokens(text string) int { return utf8.RuneCountInString(text)/4 + 1 }
-
-func or(v, fallback string) string {
-	if v == "" {
-		return fallback
-	}
-	return v
-}

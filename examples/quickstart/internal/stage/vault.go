@@ -85,9 +85,6 @@ func (v *Vault) answer(secret *api.Secret, err error) func(name string) (string,
 	}
 }
 
-// Addr returns Vault's URL, Version what it says that it is.
-func (v *Vault) Addr() string { return v.server.Addr }
-
 // Version returns the version that Vault gives, such as 1.21.1.
 func (v *Vault) Version(ctx context.Context) (string, error) {
 	health, err := v.server.Client().Sys().HealthWithContext(ctx)
