@@ -58,6 +58,7 @@ func (n *Node) enclose(ctx context.Context) error {
 	if err := n.enterMounts(ctx); err != nil {
 		return err
 	}
+	n.wired = true
 	wire := exec.CommandContext(ctx, "sh", "-eu", "-c", wireHost, "sh", pid, link, HostAddress, nodeAddress, podRange)
 	if err := output(wire); err != nil {
 		return err
@@ -97,6 +98,20 @@ ip link set eth0 up
 ip route add default via "$1"
 echo 1 >/proc/sys/net/ipv4/ip_forward
 `
+
+// unwire takes both ends of the wire away. The kernel would too, some time after the last process of the node has ended, and
+// may be at it.
+func (n *Node) unwire() error {
+	if !n.wired {
+		return nil
+	}
+	n.wired = false
+	err := output(exec.Command("ip", "link", "del", link))
+	if _, gone := net.InterfaceByName(link); gone != nil {
+		return nil
+	}
+	return err
+}
 
 // loadPause makes the image that holds each pod's namespaces.
 func (n *Node) loadPause(ctx context.Context) error {

@@ -33,6 +33,7 @@ type Node struct {
 	dir    string
 	init   *process // process 1 of the namespaces: all others end with it
 	others []*process
+	wired  bool          // the wire to the node may be there, and is ours
 	ended  chan struct{} // closed when the first of them ends
 }
 
@@ -78,13 +79,14 @@ func (n *Node) Ended() <-chan struct{} { return n.ended }
 
 // Stop ends all of the node and removes what it left. It may be called again.
 func (n *Node) Stop() error {
+	unwired := n.unwire()
 	if n.init != nil {
 		n.init.kill()
 	}
 	for _, p := range n.others {
 		p.wait()
 	}
-	return errors.Join(removeCgroups(), os.RemoveAll(n.dir))
+	return errors.Join(unwired, removeCgroups(), os.RemoveAll(n.dir))
 }
 
 func (n *Node) startControlPlane(ctx context.Context) error {
