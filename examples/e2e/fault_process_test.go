@@ -94,7 +94,7 @@ func TestAgentAndAppMayStartInEitherOrder(t *testing.T) {
 			began := time.Now()
 			w.serves()
 			took := time.Since(began)
-			if took > recovery+slack {
+			if took > recovery+slack() {
 				t.Errorf("it serves %v after the second has started", took)
 			}
 			records := load.Run(t.Context(), nil, load.Config{URL: w.appURL, Rate: rate, Limit: rate, Prompt: func(id int) string { return fmt.Sprint(id) }})
@@ -136,7 +136,7 @@ func TestAFleetDoesNotRushIntoAVaultThatComesBack(t *testing.T) {
 	if bound := requestsASecond * agents; busiest > bound {
 		t.Errorf("Vault got %d requests of %d agents in one second, want at most %d", busiest, agents, bound)
 	}
-	if took > recovery+slack {
+	if took > recovery+slack() {
 		t.Errorf("the last agent is back after %v", took)
 	}
 	did := fmt.Sprintf("%d agents and one Vault, sealed for %.0f s: at most %d requests in any second around its return", agents, out.Seconds(), busiest)

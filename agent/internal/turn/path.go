@@ -45,7 +45,8 @@ func (p *path) answer(ctx context.Context) (due time.Time) {
 	asking := p.asking
 	p.asking = nil
 	p.mu.Unlock()
-	due = time.Now().Add(p.turn(ctx))
+	wait := p.turn(ctx)
+	due = time.Now().Add(wait) // the turn may have waited through an outage
 	for _, f := range p.files {
 		f.expectNext(due)
 	}

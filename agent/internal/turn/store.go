@@ -14,9 +14,9 @@ import (
 const (
 	// readers bounds the reads that run at once, at the start and after an outage too.
 	readers = 16
-	// In an outage the store is probed after a time between these two: twice a second at the very most, and with enough
-	// spread that a fleet of agents doesn't arrive as one.
-	minProbe, maxProbe = 500 * time.Millisecond, 2 * time.Second
+	// In an outage a probe begins a time between these two after the last one did: twice a second at the very most, with enough
+	// spread that a fleet of agents doesn't arrive as one, and so often that the end of the outage is found within 2 s.
+	minProbe, maxProbe = 500 * time.Millisecond, 1800 * time.Millisecond
 )
 
 // store stands between all paths and the source. It bounds the concurrent reads, and while the store as a whole fails it
@@ -51,6 +51,7 @@ func (s *store) fetch(ctx context.Context, path string) (*source.Record, error) 
 		if err := s.enter(ctx); err != nil {
 			return nil, err
 		}
+		began := time.Now()
 		record, err := s.source.Fetch(ctx, path)
 		down, first := s.down(err)
 		<-s.slots // whoever gets it knows by then whether the store is down
@@ -58,7 +59,7 @@ func (s *store) fetch(ctx context.Context, path string) (*source.Record, error) 
 			return record, err
 		}
 		if first {
-			return s.probe(ctx, path)
+			return s.probe(ctx, path, began)
 		}
 	}
 }
@@ -111,16 +112,18 @@ func (s *store) waitUntilUp(ctx context.Context) error {
 	}
 }
 
-// probe retries path until the answer is no longer about the store, and so ends the outage for all.
-func (s *store) probe(ctx context.Context, path string) (*source.Record, error) {
+// probe retries path until the answer is no longer about the store, and so ends the outage for all. The last attempt began at
+// last.
+func (s *store) probe(ctx context.Context, path string, last time.Time) (*source.Record, error) {
 	for {
-		least, most := s.untilProbe()
+		least, most := s.untilProbe(last)
 		pause(ctx, least, nil)
 		pause(ctx, most-least, s.hurry)
 		if ctx.Err() != nil {
 			s.up(ctx.Err())
 			return nil, ctx.Err()
 		}
+		last = time.Now()
 		record, err := s.source.Fetch(ctx, path)
 		if down, _ := s.down(err); !down {
 			s.up(ctx.Err())
@@ -131,11 +134,12 @@ func (s *store) probe(ctx context.Context, path string) (*source.Record, error) 
 
 // untilProbe returns the wait before the next probe: at most one with full jitter, at least one for when somebody asks for a
 // refresh meanwhile, and neither before the store allows it.
-func (s *store) untilProbe() (least, most time.Duration) {
-	spread := minProbe + rand.N(maxProbe-minProbe)
+func (s *store) untilProbe(last time.Time) (least, most time.Duration) {
+	spread := rand.N(maxProbe - minProbe)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	least, most = max(minProbe, s.outage.err.RetryAfter), max(spread, s.outage.err.RetryAfter)
+	least = max(minProbe-time.Since(last), s.outage.err.RetryAfter, 0)
+	most = max(minProbe+spread-time.Since(last), least)
 	s.outage.probe = time.Now().Add(most)
 	return least, most
 }

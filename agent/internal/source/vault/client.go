@@ -31,6 +31,7 @@ type client struct {
 	api       *api.Client
 	transport *http.Transport
 	timeout   time.Duration
+	hedging   chan struct{} // capacity one: see insist
 }
 
 // newClient reads the environment and the certificate files that it names.
@@ -48,7 +49,7 @@ func newClient() (*client, error) {
 	if err := config.ReadEnvironment(); err != nil { // leaves Timeout alone unless VAULT_CLIENT_TIMEOUT is set
 		return nil, environmentError(err)
 	}
-	c := &client{transport: transport, timeout: config.Timeout}
+	c := &client{transport: transport, timeout: config.Timeout, hedging: make(chan struct{}, 1)}
 	config.Timeout = 0    // vault/api would leave a timer behind for each request
 	config.MaxRetries = 0 // turn owns time
 	made, err := api.NewClient(config)
@@ -104,12 +105,27 @@ type request struct {
 	params       url.Values
 	token        string
 	body         map[string]string
+	// again: it changes nothing in Vault, so it may be put again while its answer is late.
+	again bool
 }
 
 // do sends a request and returns the answer's body, which the caller clears. Its error is ctx's own or a *failure.
 func (c *client) do(ctx context.Context, q request) ([]byte, error) {
 	bounded, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
+	send := c.send
+	if q.again {
+		send = c.hedged
+	}
+	body, err := send(bounded, q)
+	if err != nil && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return body, err
+}
+
+// send makes one attempt at a request.
+func (c *client) send(ctx context.Context, q request) ([]byte, error) {
 	r := c.api.NewRequest(q.method, "/v1/"+q.path)
 	r.ClientToken = q.token
 	if q.params != nil {
@@ -122,7 +138,7 @@ func (c *client) do(ctx context.Context, q request) ([]byte, error) {
 		defer clear(r.BodyBytes)
 	}
 	//lint:ignore SA1019 what replaces it decodes through maps of strings, and those can't be cleared
-	response, err := c.api.RawRequestWithContext(bounded, r)
+	response, err := c.api.RawRequestWithContext(ctx, r)
 	if response != nil && response.Body != nil {
 		defer response.Body.Close()
 	}
@@ -132,9 +148,6 @@ func (c *client) do(ctx context.Context, q request) ([]byte, error) {
 			return body, nil
 		}
 		clear(body)
-	}
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
 	}
 	return nil, c.failed(response, err)
 }

@@ -43,7 +43,7 @@ func (s *session) read(ctx context.Context, c *client, path string, version int)
 	if err != nil {
 		return nil, err
 	}
-	q := request{method: http.MethodGet, path: path, token: s.token}
+	q := request{method: http.MethodGet, path: path, token: s.token, again: m.kv != 0}
 	if m.kv == 2 {
 		q.path = m.path + "data/" + strings.TrimPrefix(path, m.path)
 	}

@@ -99,7 +99,7 @@ func (s *Source) useToken(ctx context.Context, c *client) (*session, error) {
 			Renewable bool `json:"renewable"`
 		}
 	}
-	err := c.ask(ctx, request{method: http.MethodGet, path: "auth/token/lookup-self", token: token}, &answer)
+	err := c.ask(ctx, request{method: http.MethodGet, path: "auth/token/lookup-self", token: token, again: true}, &answer)
 	if f, refused := undecided(err); refused {
 		return nil, f.as(source.Unauthenticated, "", "Vault doesn't know the token, or not any more, or it may not look itself up: put another into AGENT_TOKEN_FILE")
 	}

@@ -96,7 +96,7 @@ func (s *session) askMount(ctx context.Context, c *client, path string) (mount, 
 			Options    map[string]json.RawMessage
 		}
 	}
-	err := c.ask(ctx, request{method: http.MethodGet, path: "sys/internal/ui/mounts/" + path, token: s.token}, &answer)
+	err := c.ask(ctx, request{method: http.MethodGet, path: "sys/internal/ui/mounts/" + path, token: s.token, again: true}, &answer)
 	if f, refused := undecided(err); refused {
 		return mount{}, f.as(source.Denied, path,
 			"permission denied: give the agent's policy \"read\" on it (with data/ after the mount for KV version 2), and check that the mount exists")

@@ -91,7 +91,7 @@ func (s *session) renew(ctx context.Context, c *client) (bool, error) {
 }
 
 // secondOpinion bounds the question whether Vault answers at all.
-const secondOpinion = 2 * time.Second
+const secondOpinion = 1500 * time.Millisecond
 
 // answers reports whether Vault answers a request that goes the way of every other and is about no secret.
 func (s *session) answers(ctx context.Context, c *client) bool {

@@ -3,7 +3,8 @@
 //
 // All VAULT_* variables are honoured, since vault/api reads them itself each time a client is built, which is at each
 // login and after each certificate error: rotated CAs and client certificates take effect. Credentials are read from their
-// files at each login. vault/api's own retries are off, because package turn owns time.
+// files at each login. vault/api's own retries are off, because package turn owns time: a request that failed isn't made again
+// in here. One whose answer is late is, over another connection, if it changes nothing in Vault.
 //
 // What Vault or a proxy answered is never passed on, since it may quote what was sent. Errors say it in words of our own.
 //
