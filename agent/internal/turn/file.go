@@ -35,8 +35,9 @@ type file struct {
 	mu       sync.Mutex // guards the rest; never held across work
 	status   FileStatus
 	problems problems
-	claimed  bool // somebody says that the value in force is refused
-	inUse    bool // what was acknowledged last is the value in force
+	claimed  bool      // somebody says that the value in force is refused
+	older    time.Time // since when the store answers with an older version than before; zero: it doesn't
+	inUse    bool      // what was acknowledged last is the value in force
 }
 
 func newFile(s Secret, p *path, c Config) *file {
@@ -58,7 +59,7 @@ func newFile(s Secret, p *path, c Config) *file {
 func (f *file) take(ctx context.Context, record *source.Record) {
 	f.turning.Lock()
 	defer f.turning.Unlock()
-	if !f.seen(record.Version) { // a standby that lags behind
+	if !f.isNews(record.Version) {
 		return
 	}
 	value, err := record.Value(f.Ref.Field)
@@ -92,14 +93,29 @@ func (f *file) lose(err error) {
 	f.trouble(reading, p)
 }
 
-// seen notes what the store answered, and reports whether it is news: not older than what it answered before.
-func (f *file) seen(v secret.Version) bool {
+// maxLag is how long a standby of the store may lag behind. A store that answers with an older version for longer was set
+// back, or its clock was.
+const maxLag = time.Minute
+
+// isNews notes what the store answered, and reports whether it counts: an older version than before is most likely the answer
+// of a standby that lags behind. With a value in force that is refused there is nothing to lose by trying it.
+func (f *file) isNews(v secret.Version) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.status.Read = time.Now()
+	now := time.Now()
+	f.status.Read = now
 	if v.Before(f.status.Stored) {
-		return false
+		if f.older.IsZero() {
+			f.older = now
+		}
+		switch {
+		case now.Sub(f.older) >= maxLag:
+			f.log.Warn("the store went back to a version that was made earlier; following it", "version", v.String(), "before", f.status.Stored.String())
+		case !f.claimed && !f.status.Refused:
+			return false
+		}
 	}
+	f.older = time.Time{}
 	f.status.Stored = v
 	return true
 }

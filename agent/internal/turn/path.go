@@ -17,7 +17,7 @@ type path struct {
 
 	wake   chan struct{} // capacity one: somebody waits for a read
 	mu     sync.Mutex
-	asking []chan struct{} // each closed by the first read that began after it came
+	asking chan struct{} // closed by the first read that begins from now on; nil while nobody waits for that
 }
 
 func (p *path) run(ctx context.Context) {
@@ -50,8 +50,8 @@ func (p *path) answer(ctx context.Context) (due time.Time) {
 	for _, f := range p.files {
 		f.expectNext(due)
 	}
-	for _, answered := range asking {
-		close(answered)
+	if asking != nil {
+		close(asking)
 	}
 	return due
 }
@@ -87,9 +87,11 @@ func (p *path) turn(ctx context.Context) time.Duration {
 // store fails as a whole, or when ctx ends; only the last is an error. Calls that come together share one read.
 func (p *path) ask(ctx context.Context) error {
 	fails := p.loop.store.fails()
-	answered := make(chan struct{})
 	p.mu.Lock()
-	p.asking = append(p.asking, answered)
+	if p.asking == nil {
+		p.asking = make(chan struct{})
+	}
+	answered := p.asking
 	p.mu.Unlock()
 	signal(p.wake)
 	select {
@@ -104,7 +106,7 @@ func (p *path) ask(ctx context.Context) error {
 func (p *path) isAsked() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.asking) > 0
+	return p.asking != nil
 }
 
 func asSourceError(err error) (*source.Error, bool) { return errors.AsType[*source.Error](err) }

@@ -126,6 +126,31 @@ func TestVersionsAreOrderedByTheirCreation(t *testing.T) {
 	})
 }
 
+// A store whose clock was set back dates a new version before the one in force, and one that was restored has an older one. It
+// isn't taken for a standby that lags behind for ever, nor at all once the key in force is refused.
+func TestAStoreThatWasSetBackIsFollowed(t *testing.T) {
+	story(t, func(t *testing.T, r *rig) {
+		r.put("one")
+		r.start()
+		r.log.lines()
+		r.gemini.answer("two", accepted)
+		r.store.putVersion("secret/gemini", 2, time.Now().Add(-time.Hour), map[string]string{"key": "two"})
+		r.after(2 * poll)
+		r.wantFile("one")
+		r.wantLines()
+		r.after(time.Minute)
+		r.wantFile("two")
+		r.wantLines("the store went back to a version that was made earlier", "published")
+
+		id := r.id()
+		r.gemini.answer("two", refused)
+		r.gemini.answer("three", accepted)
+		r.store.putVersion("secret/gemini", 3, time.Now().Add(-2*time.Hour), map[string]string{"key": "three"})
+		r.refresh(id, true, turn.Published)
+		r.wantFile("three")
+	})
+}
+
 func TestFieldsOfOnePathCostOneRead(t *testing.T) {
 	story(t, func(t *testing.T, r *rig) {
 		ref := func(field string) secret.Ref { return secret.Ref{Path: "secret/db", Field: field} }

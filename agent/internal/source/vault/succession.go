@@ -49,7 +49,7 @@ func (s *Source) replace(ctx context.Context, e ending) (*session, error) {
 		return next, err
 	})
 	if old != nil {
-		old.end(ctx) // after the others have gone on
+		old.end(context.WithoutCancel(ctx)) // after the others have gone on
 	}
 	return next, err
 }
