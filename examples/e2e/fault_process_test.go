@@ -132,13 +132,13 @@ func TestAFleetDoesNotRushIntoAVaultThatComesBack(t *testing.T) {
 		a.awaitLine(t, "the store answers again")
 	}
 	took := time.Since(back)
-	busiest := w.front.busiest(back.Add(-out/2), time.Now())
-	if bound := requestsASecond * agents; busiest > bound {
+	busiest, bound := w.front.busiest(back.Add(-out/2), time.Now()), agents*5/4 // an agent probes every 1.15 s on the average
+	if busiest > bound {
 		t.Errorf("Vault got %d requests of %d agents in one second, want at most %d", busiest, agents, bound)
 	}
 	if took > recovery+slack() {
 		t.Errorf("the last agent is back after %v", took)
 	}
-	did := fmt.Sprintf("%d agents and one Vault, sealed for %.0f s: at most %d requests in any second around its return", agents, out.Seconds(), busiest)
+	did := fmt.Sprintf("%d agents and one Vault, sealed for %.0f s: at most %d requests in any second around its return (bound: %d)", agents, out.Seconds(), busiest, bound)
 	results.add(result{"a fleet comes back", did, 0, 0, took})
 }
