@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"text/tabwriter"
@@ -94,7 +95,11 @@ func load(environ []string, logs io.Writer) (c Config, note func(), err error) {
 	if c.Gemini, err = gate.NewGemini(own.GoogleGeminiBaseURL, p.boolean("AGENT_ALLOW_HTTP", v.AllowHTTP)); err != nil {
 		p.say("GOOGLE_GEMINI_BASE_URL", err.Error())
 	}
-	c.Confine = p.confinement(v, own.GoogleGeminiBaseURL, environ)
+	gemini := own.GoogleGeminiBaseURL
+	if len(c.Validate) == 0 {
+		gemini = ""
+	}
+	c.Confine = p.confinement(v, gemini, environ)
 	note = func() {
 		for _, n := range p.notes {
 			c.Log.Warn(n)
@@ -106,6 +111,10 @@ func load(environ []string, logs io.Writer) (c Config, note func(), err error) {
 // vault returns the store, not logged in yet.
 func (p *problems) vault(v variables, own unprefixed, log *slog.Logger) *vault.Source {
 	auth := p.oneOf("AGENT_AUTH", v.Auth, "token", "approle", "kubernetes", "jwt", "cert")
+	p.absolute("AGENT_TOKEN_FILE", v.TokenFile)
+	p.absolute("AGENT_ROLE_ID_FILE", v.RoleIDFile)
+	p.absolute("AGENT_SECRET_ID_FILE", v.SecretIDFile)
+	p.absolute("AGENT_JWT_FILE", v.JWTFile)
 	c := vault.Config{
 		Auth:         vault.Method(auth),
 		AuthMount:    strings.Trim(v.AuthMount, "/"),
@@ -136,6 +145,13 @@ func (p *problems) vault(v variables, own unprefixed, log *slog.Logger) *vault.S
 		p.found = append(p.found, err)
 	}
 	return store
+}
+
+// absolute wants a path that starts with /, which a credential that was pasted into the wrong variable doesn't.
+func (p *problems) absolute(name, value string) {
+	if value != "" && !filepath.IsAbs(value) {
+		p.say(name, "is not an absolute path: start it with /, and write the credential into that file")
+	}
 }
 
 // fillDefaults sets what is unset or empty in the struct that v points to.

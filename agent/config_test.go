@@ -109,6 +109,11 @@ func TestAMistakeIsNamedWithItsMend(t *testing.T) {
 		{"AGENT_SECRETS", "a=" + canary, "entry 1: the field is missing"},
 		{"AGENT_SECRETS", "a=secret#" + canary, "entry 1: the path is missing"},
 		{"AGENT_DIR", "keys/" + canary, "is not an absolute path: start it with /"},
+		{"AGENT_TOKEN_FILE", "hvs." + canary, "is not an absolute path: start it with /"},
+		{"AGENT_ROLE_ID_FILE", canary, "is not an absolute path"},
+		{"AGENT_SECRET_ID_FILE", canary, "is not an absolute path"},
+		{"AGENT_JWT_FILE", "./" + canary, "is not an absolute path"},
+		{"AGENT_JWT_FILE", "/token", ""},
 		{"AGENT_DIR", "/" + strings.Repeat("d", 96), "is too long for the socket in it"},
 		{"AGENT_DIR", "/" + strings.Repeat("d", 95), ""},
 		{"AGENT_AUTH", canary, "is none of token, approle, kubernetes, jwt, cert"},
@@ -156,7 +161,7 @@ func TestAMistakeIsNamedWithItsMend(t *testing.T) {
 
 func TestAllProblemsComeInOneMessage(t *testing.T) {
 	wrong := map[string]string{"AGENT_SECRET": "x", "VAULT_ADDR": "not a URL", "VAULT_WRAP_TTL": "1m"}
-	free := []string{"AGENT_AUTH_MOUNT", "AGENT_AUTH_ROLE", "AGENT_TOKEN_FILE", "AGENT_ROLE_ID_FILE", "AGENT_SECRET_ID_FILE", "AGENT_JWT_FILE"}
+	free := []string{"AGENT_AUTH_MOUNT", "AGENT_AUTH_ROLE"}
 	for _, name := range append(names(), "GOOGLE_GEMINI_BASE_URL") {
 		if !slices.Contains(free, name) {
 			wrong[name] = canary

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -8,34 +9,54 @@ import (
 	"testing"
 )
 
+// directories makes them below a new one, whose path has no links, and returns that.
+func directories(t *testing.T, names ...string) string {
+	t.Helper()
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	for _, name := range names {
+		err = errors.Join(err, os.MkdirAll(filepath.Join(root, name), 0o700))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
 func TestAConfinedAgentMayReadWhereItsFilesLieAndConnectWhereItsAddressesLead(t *testing.T) {
+	root := directories(t, "token", "role", "secret", "a", "b")
 	tests := []struct {
 		name      string
-		variables map[string]string
+		variables map[string]string // ~ stands for root
 		read      []string
 		connect   []uint16
 	}{
-		{"nothing is set", map[string]string{"AGENT_TOKEN_FILE": "/run/token/t"}, []string{"/etc", "/proc/self", "/run/token"}, []uint16{53, 443, 8200}},
-		{"approle", map[string]string{"AGENT_AUTH": "approle", "AGENT_ROLE_ID_FILE": "/run/role/id", "AGENT_SECRET_ID_FILE": "/run/secret/id"},
-			[]string{"/run/role", "/run/secret"}, nil},
-		{"a projected token", map[string]string{"AGENT_AUTH": "kubernetes", "AGENT_AUTH_ROLE": "r", "AGENT_JWT_FILE": "/var/run/vault/token"},
-			[]string{"/var/run/vault"}, nil},
-		{"certificates", map[string]string{"AGENT_AUTH": "cert", "SSL_CERT_FILE": "/ssl/file/ca.pem", "SSL_CERT_DIR": "/ssl/a:/ssl/b"},
-			[]string{"/ssl/file", "/ssl/a", "/ssl/b"}, nil},
+		{"nothing is set", map[string]string{"AGENT_TOKEN_FILE": "~/token/t"}, []string{"/etc", "/proc/self", "~/token"}, []uint16{53, 443, 8200}},
+		{"approle", map[string]string{"AGENT_AUTH": "approle", "AGENT_ROLE_ID_FILE": "~/role/id", "AGENT_SECRET_ID_FILE": "~/secret/id"},
+			[]string{"~/role", "~/secret"}, nil},
+		{"approle as it is by default", map[string]string{"AGENT_AUTH": "approle"}, []string{"/etc"}, nil},
+		{"a projected token", map[string]string{"AGENT_AUTH": "kubernetes", "AGENT_AUTH_ROLE": "r", "AGENT_JWT_FILE": "~/token/token"},
+			[]string{"~/token"}, nil},
+		{"certificates", map[string]string{"AGENT_AUTH": "cert", "SSL_CERT_FILE": "~/token/ca.pem", "SSL_CERT_DIR": "~/a:~/b"},
+			[]string{"~/token", "~/a", "~/b"}, nil},
 		{"addresses", map[string]string{"AGENT_AUTH": "cert", "VAULT_ADDR": "https://vault.example:8299", "GOOGLE_GEMINI_BASE_URL": "https://gemini.example:444",
 			"HTTPS_PROXY": "proxy.example:3128", "VAULT_PROXY_ADDR": "http://proxy.example", "AGENT_CONNECT_PORTS": "8201, 8202"},
 			nil, []uint16{53, 80, 444, 3128, 8201, 8202, 8299}},
+		{"a proxy of another kind", map[string]string{"AGENT_AUTH": "cert", "HTTPS_PROXY": "socks5h://proxy.example"}, nil, []uint16{53, 443, 1080, 8200}},
+		{"no key is proven", map[string]string{"AGENT_AUTH": "cert", "AGENT_VALIDATE": "off"}, nil, []uint16{53, 8200}},
 		{"Vault on a socket", map[string]string{"AGENT_AUTH": "cert", "VAULT_ADDR": "unix:///run/vault.sock"}, nil, []uint16{53, 443}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			for name, value := range test.variables {
+				test.variables[name] = strings.ReplaceAll(value, "~", root)
+			}
 			config, _, err := loaded(t, test.variables)
 			c := config.Confine
-			if err != nil || c.unbounded != "" || c.mode != confineBestEffort {
-				t.Errorf("%v, %q, %q", err, c.unbounded, c.mode)
+			if err != nil || len(c.missing) > 0 || c.mode != confineBestEffort {
+				t.Errorf("%v, %q, %q", err, c.missing, c.mode)
 			}
 			for _, dir := range test.read {
-				if !slices.Contains(c.rules.Read, dir) {
+				if !slices.Contains(c.rules.Read, strings.ReplaceAll(dir, "~", root)) {
 					t.Errorf("%s may not be read: %v", dir, c.rules.Read)
 				}
 			}
@@ -47,14 +68,75 @@ func TestAConfinedAgentMayReadWhereItsFilesLieAndConnectWhereItsAddressesLead(t 
 	}
 }
 
-func TestCredentialsInAHomeLeaveReadingUnconfinedOrAreAProblem(t *testing.T) {
-	home := map[string]string{"HOME": "/home/someone"}
-	if c, _, err := loaded(t, home); !strings.Contains(c.Confine.unbounded, "AGENT_TOKEN_FILE") || err != nil {
-		t.Errorf("%q, %v", c.Confine.unbounded, err)
+func TestWhatCanNotBeConfinedIsNamedWithItsMendOrIsAProblem(t *testing.T) {
+	root := directories(t, "home/own", "certs")
+	home := filepath.Join(root, "home")
+	if err := os.Symlink(filepath.Join(home, "ca.pem"), filepath.Join(root, "certs", "ca.pem")); err != nil {
+		t.Fatal(err)
 	}
-	home["AGENT_CONFINE"] = confineRequire
-	if _, _, err := loaded(t, home); err == nil || !strings.Contains(err.Error(), "AGENT_TOKEN_FILE /home/someone/.vault-token: ") {
+	wide, closed := "which is the root, a home or above one", "which is missing and would stay closed: make it before the agent starts"
+	for name, c := range map[string]struct {
+		variables map[string]string
+		want      string // the variable and the directory
+		why       string
+	}{
+		"the token's usual place": {nil, "AGENT_TOKEN_FILE leads into " + home + ", ", wide},
+		"a file in root's home":   {map[string]string{"AGENT_TOKEN_FILE": "/root/.x"}, "AGENT_TOKEN_FILE leads into /root, ", wide},
+		"a file in the root":      {map[string]string{"AGENT_AUTH": "jwt", "AGENT_JWT_FILE": "/token"}, "AGENT_JWT_FILE leads into /, ", wide},
+		"above the home":          {map[string]string{"AGENT_AUTH": "cert", "SSL_CERT_FILE": root + "/ca.pem"}, "SSL_CERT_FILE leads into " + root + ", ", wide},
+		"a link into the home":    {map[string]string{"AGENT_AUTH": "cert", "SSL_CERT_FILE": root + "/certs/ca.pem"}, "SSL_CERT_FILE leads into " + home + ", ", wide},
+		"certificates anywhere":   {map[string]string{"AGENT_AUTH": "cert", "SSL_CERT_DIR": "/etc/ssl:/"}, "SSL_CERT_DIR leads into /, ", wide},
+		"not there": {map[string]string{"AGENT_AUTH": "approle", "AGENT_SECRET_ID_FILE": root + "/late/id"},
+			"AGENT_SECRET_ID_FILE leads into " + root + "/late, ", closed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environ := map[string]string{"HOME": home}
+			for k, v := range c.variables {
+				environ[k] = v
+			}
+			config, _, err := loaded(t, environ)
+			missing := config.Confine.missing
+			if len(missing) != 1 || !strings.HasPrefix(missing[0], c.want+c.why) || err != nil {
+				t.Errorf("%q, %v", missing, err)
+			}
+			if unbounded := slices.Contains(config.Confine.rules.Read, "/"); unbounded != (c.why == wide) {
+				t.Errorf("reading isn't bounded: %t", unbounded)
+			}
+			environ["AGENT_CONFINE"] = confineRequire
+			if _, _, err := loaded(t, environ); err == nil || !strings.Contains(err.Error(), c.want+c.why) {
+				t.Errorf("required: %v", err)
+			}
+			environ["AGENT_CONFINE"] = confineOff
+			if config, _, err := loaded(t, environ); err != nil || len(config.Confine.missing) > 0 {
+				t.Errorf("off: %v, %q", err, config.Confine.missing)
+			}
+		})
+	}
+}
+
+// Whatever is missing is one list for one line of the log, or the error.
+func TestWhatIsMissingIsToldOrIsAnError(t *testing.T) {
+	lacks := []string{"truncating files isn't confined (it takes Landlock 3: Linux 6.2)", "capabilities are kept (operation not permitted)"}
+	if missing, err := (confinement{mode: confineBestEffort}).judge(lacks); err != nil || !slices.Equal(missing, lacks) {
+		t.Errorf("%q, %v", missing, err)
+	}
+	_, err := (confinement{mode: confineRequire}).judge(lacks)
+	if !errors.Is(err, errNotConfined) || !strings.Contains(err.Error(), lacks[0]) || !strings.Contains(err.Error(), lacks[1]) {
 		t.Errorf("%v", err)
+	}
+	if _, err := (confinement{mode: confineRequire}).judge(nil); err != nil {
+		t.Errorf("nothing is missing: %v", err)
+	}
+}
+
+func TestPortsThatDNSTellsMustBeNamed(t *testing.T) {
+	srv := map[string]string{"AGENT_AUTH": "cert", "VAULT_SRV_LOOKUP": "true"}
+	if _, notes, err := loaded(t, srv); err != nil || !strings.Contains(notes, "VAULT_SRV_LOOKUP: ") || !strings.Contains(notes, "AGENT_CONNECT_PORTS") {
+		t.Errorf("%q, %v", notes, err)
+	}
+	srv["AGENT_CONNECT_PORTS"] = "8200"
+	if _, notes, err := loaded(t, srv); err != nil || notes != "" {
+		t.Errorf("they are named: %q, %v", notes, err)
 	}
 }
 

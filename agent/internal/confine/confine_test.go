@@ -2,6 +2,7 @@ package confine
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,10 +25,12 @@ type attempts map[string]string
 
 // confined is what the child process of a test is told to do.
 type confined struct {
-	Rules                         Rules
-	Inside, Outside, Writable     string
-	OpenPort, ClosedPort          int
-	Swap, WithSwap, ListenOutside string
+	Rules                     Rules
+	Inside, Outside, Writable string
+	OpenPort, ClosedPort      int
+	Swap, WithSwap            string
+	Abstract                  string // a socket of somebody else's, without a file
+	ABI                       int    // of Landlock; 0: the kernel's, and below: none
 }
 
 // TestMain runs the child: confinement can't be undone, so each test confines a process of its own.
@@ -63,15 +66,19 @@ func (c confined) try() attempts {
 			done <- err
 		}()
 	}
-	missing, err := Apply(c.Rules)
-	note("apply", err)
+	var missing []string
+	if c.ABI == 0 {
+		missing = Apply(c.Rules)
+	} else {
+		missing = apply(c.Rules, c.ABI)
+	}
 	a["missing"] = strings.Join(missing, "; ")
 	close(begin)
 	for i := range 4 {
 		note(fmt.Sprintf("read outside in thread %d", i), <-done)
 	}
 	c.tryFiles(note)
-	c.tryNetwork(note)
+	c.tryOthers(note)
 	status, err := os.ReadFile("/proc/self/status")
 	note("read /proc/self/status", err)
 	a["status"] = string(status)
@@ -101,16 +108,20 @@ func (c confined) tryFiles(note func(string, error)) {
 	note("read through the swapped link", read(c.WithSwap))
 }
 
-func (c confined) tryNetwork(note func(string, error)) {
-	dial := func(port int) error {
-		conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+func (c confined) tryOthers(note func(string, error)) {
+	dial := func(network, address string) error {
+		conn, err := net.Dial(network, address)
 		if err == nil {
 			conn.Close()
 		}
 		return err
 	}
-	note("connect to an allowed port", dial(c.OpenPort))
-	note("connect to another port", dial(c.ClosedPort))
+	note("connect to an allowed port", dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(c.OpenPort))))
+	note("connect to another port", dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(c.ClosedPort))))
+	note("connect to an abstract socket", dial("unix", c.Abstract))
+	note("signal another process", unix.Kill(os.Getppid(), 0))
+	note("signal itself", unix.Kill(os.Getpid(), 0))
+	note("truncate outside", os.Truncate(c.Outside, 0))
 }
 
 func listen(network, address string) error {
@@ -133,7 +144,7 @@ func run(t *testing.T, c confined) attempts {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), "KEYTURN_CONFINED="+string(text))
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "KEYTURN_CONFINED="+string(text))
 	var out, failed bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &failed
 	if err := cmd.Run(); err != nil {
@@ -172,6 +183,12 @@ func stage(t *testing.T) confined {
 	if err := errors.Join(os.Mkdir(c.Writable, 0o700), os.Symlink("..1", c.Swap), os.Symlink("..2", c.Swap+".new")); err != nil {
 		t.Fatal(err)
 	}
+	c.Abstract = "@keyturn-" + rand.Text()
+	l, err := net.Listen("unix", c.Abstract)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
 	c.Rules = Rules{
 		Read:      []string{filepath.Dir(c.Inside), "/proc/self", filepath.Join(dir, "missing")},
 		ReadFiles: []string{"/proc/stat"},
@@ -197,7 +214,7 @@ func TestAConfinedProcessReachesWhatItNeedsAndNothingElse(t *testing.T) {
 	if a["missing"] != "" {
 		t.Errorf("this kernel has all that is used, and Apply misses %q", a["missing"])
 	}
-	for _, name := range []string{"apply", "read inside", "write where writing is allowed", "rename where writing is allowed",
+	for _, name := range []string{"read inside", "signal itself", "write where writing is allowed", "rename where writing is allowed",
 		"remove where writing is allowed", "socket where writing is allowed", "connect to an allowed port", "read /proc/self/status",
 		"read through a link that is allowed", "read through the swapped link"} {
 		if reason, tried := a[name]; !tried || reason != "" {
@@ -205,8 +222,9 @@ func TestAConfinedProcessReachesWhatItNeedsAndNothingElse(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"read outside", "read outside in thread 0", "read outside in thread 3", "write inside",
-		"write outside", "write beside", "link where writing is allowed", "run a program", "connect to another port"} {
-		if reason := a[name]; !strings.Contains(reason, "permission denied") {
+		"write outside", "truncate outside", "write beside", "link where writing is allowed", "run a program", "connect to another port",
+		"connect to an abstract socket", "signal another process"} {
+		if reason := a[name]; !strings.Contains(reason, "permission denied") && !strings.Contains(reason, "not permitted") {
 			t.Errorf("%s is possible, or fails otherwise: %q", name, reason)
 		}
 	}
@@ -226,29 +244,56 @@ func TestAConfinedProcessKeepsNoPrivilegesAndNoCore(t *testing.T) {
 	}
 }
 
-func TestCredentialDirectoriesFollowLinksAndAreNarrow(t *testing.T) {
-	root := t.TempDir()
-	elsewhere := filepath.Join(root, "elsewhere")
-	creds := filepath.Join(root, "creds")
-	if err := errors.Join(os.Mkdir(elsewhere, 0o700), os.Mkdir(creds, 0o700),
-		os.WriteFile(filepath.Join(elsewhere, "real"), nil, 0o600),
-		os.Symlink(filepath.Join(elsewhere, "real"), filepath.Join(creds, "linked")),
-		os.Symlink(creds, filepath.Join(root, "alias"))); err != nil {
+// An older kernel confines less, says what, and does all the rest.
+func TestAnOlderKernelConfinesWhatItCanAndTheRestIsNamed(t *testing.T) {
+	needLandlock(t, 6)
+	bounds := []struct {
+		abi     int // from which on it is
+		attempt string
+		says    string
+	}{
+		{1, "read outside", "files aren't confined (it takes Landlock 1: Linux 5.13)"},
+		{1, "write beside", ""},
+		{3, "truncate outside", "truncating files isn't confined"},
+		{4, "connect to another port", "TCP connections aren't confined"},
+		{5, "", "device ioctls aren't confined"},
+		{6, "signal another process", "signals and abstract sockets aren't confined"},
+		{6, "connect to an abstract socket", ""},
+	}
+	for _, abi := range []int{-1, 1, 2, 3, 4, 5, 6, 7} {
+		c := stage(t)
+		c.ABI = abi
+		a := run(t, c)
+		for _, name := range []string{"read inside", "write where writing is allowed", "connect to an allowed port"} {
+			if reason, tried := a[name]; !tried || reason != "" {
+				t.Errorf("with Landlock %d, %s: %q", abi, name, reason)
+			}
+		}
+		for _, b := range bounds {
+			if says := strings.Contains(a["missing"], b.says); b.says != "" && says != (abi < b.abi) {
+				t.Errorf("with Landlock %d it says %q", abi, a["missing"])
+			}
+			if reason, tried := a[b.attempt]; tried && (reason != "") != (abi >= b.abi) {
+				t.Errorf("with Landlock %d, %s: %q", abi, b.attempt, reason)
+			}
+		}
+		if !strings.Contains(a["status"], "NoNewPrivs:\t1\n") || a["dumpable"] != "0" {
+			t.Errorf("with Landlock %d the rest isn't done: dumpable %s, %s", abi, a["dumpable"], a["status"])
+		}
+	}
+}
+
+// A file where a directory should be, or a path that can't be followed, takes nothing from the other rules.
+func TestARuleThatCanNotBeMadeLiftsNoOther(t *testing.T) {
+	needLandlock(t, 1)
+	c := stage(t)
+	loop := filepath.Join(filepath.Dir(c.Inside), "loop")
+	if err := os.Symlink(loop, loop); err != nil {
 		t.Fatal(err)
 	}
-	for file, want := range map[string][]string{
-		filepath.Join(creds, "token"):             {creds},
-		filepath.Join(creds, "linked"):            {creds, elsewhere},
-		filepath.Join(root, "alias", "not-yet"):   {filepath.Join(root, "alias"), creds},
-		filepath.Join(root, "missing", "not-yet"): {filepath.Join(root, "missing")},
-	} {
-		if got, err := Directories(file, "/home/nobody"); err != nil || strings.Join(got, " ") != strings.Join(want, " ") {
-			t.Errorf("%s: %v, %v, want %v", file, got, err, want)
-		}
-	}
-	for file, home := range map[string]string{"/token": "", filepath.Join(creds, "token"): creds, filepath.Join(creds, "linked"): elsewhere + "/"} {
-		if dirs, err := Directories(file, home); !errors.Is(err, ErrTooWide) {
-			t.Errorf("%s with home %q: %v, %v", file, home, dirs, err)
-		}
+	c.Rules.Read = append(c.Rules.Read, c.WithSwap, loop, filepath.Join(c.Outside, "beneath-a-file"))
+	a := run(t, c)
+	if a["missing"] != "" || a["read inside"] != "" || !strings.Contains(a["read outside"], "permission denied") {
+		t.Errorf("missing %q; inside %q, outside %q", a["missing"], a["read inside"], a["read outside"])
 	}
 }
