@@ -14,9 +14,10 @@ import (
 const (
 	// readers bounds the reads that run at once, at the start and after an outage too.
 	readers = 16
-	// In an outage a probe begins a time between these two after the last one did: twice a second at the very most, with enough
-	// spread that a fleet of agents doesn't arrive as one, and so often that the end of the outage is found within 2 s.
-	minProbe, maxProbe = 500 * time.Millisecond, 1800 * time.Millisecond
+	// In an outage a probe begins a time between these two after the last one did: so seldom that the store gets two requests a
+	// second at the most, since a probe may cost more than one; with enough spread that a fleet of agents doesn't arrive as one;
+	// and so often that the end of the outage is found within 2 s.
+	minProbe, maxProbe = time.Second, 1800 * time.Millisecond
 )
 
 // store stands between all paths and the source. It bounds the concurrent reads, and while the store as a whole fails it

@@ -66,6 +66,22 @@ func TestAPathThatHangsAloneFailsAlone(t *testing.T) {
 	expect(t, s, path, "one")
 }
 
+// In an outage a probe costs one request, and only now and then a second one.
+func TestAnOutageIsNotAskedAboutEachTime(t *testing.T) {
+	v := realVault(t)
+	path, policyName := secretFor(t, v)
+	s, p, _ := appRoleSource(t, v, policyName, nil)
+	expect(t, s, path, "one")
+	p.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	p.forget()
+	for range 5 {
+		checkKind(t, s, path, source.Unavailable)
+	}
+	if n := p.count("lookup-self"); n != 1 {
+		t.Errorf("five reads in an outage asked %d times whether Vault answers, want once", n)
+	}
+}
+
 // Sessions that follow one another leave no connection behind.
 func TestAHundredLoginsLeaveNoConnectionOpen(t *testing.T) {
 	v := realVault(t)

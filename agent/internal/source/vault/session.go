@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -10,12 +11,13 @@ import (
 // session is one token, the client that it travels by, and what is known of the mounts that it sees. It is safe for
 // concurrent use.
 type session struct {
-	token  string
-	own    bool // the token is ours to revoke
-	began  time.Time
-	client atomic.Pointer[client]
-	life   atomic.Pointer[life]
-	mounts mounts
+	token   string
+	own     bool // the token is ours to revoke
+	began   time.Time
+	client  atomic.Pointer[client]
+	life    atomic.Pointer[life]
+	mounts  mounts
+	opinion opinion
 }
 
 // life is how long a token lasts, as Vault said last.
@@ -90,17 +92,38 @@ func (s *session) renew(ctx context.Context, c *client) (bool, error) {
 	return after.ends.IsZero() || after.span > before.span*9/10, nil
 }
 
-// secondOpinion bounds the question whether Vault answers at all.
-const secondOpinion = 1500 * time.Millisecond
+const (
+	// secondOpinion bounds the question whether Vault answers at all.
+	secondOpinion = 1500 * time.Millisecond
+	// silence is how long a Vault that didn't answer that isn't asked it again: in an outage each probe would cost two requests.
+	silence = 2 * time.Second
+)
+
+// opinion is when Vault was last found not to answer. Those who want to know at the same time share one question.
+type opinion struct {
+	asking sync.Mutex
+	silent time.Time
+}
 
 // answers reports whether Vault answers a request that goes the way of every other and is about no secret.
 func (s *session) answers(ctx context.Context, c *client) bool {
-	ctx, cancel := context.WithTimeout(ctx, secondOpinion)
+	s.opinion.asking.Lock()
+	defer s.opinion.asking.Unlock()
+	if time.Since(s.opinion.silent) < silence {
+		return false
+	}
+	bounded, cancel := context.WithTimeout(ctx, secondOpinion)
 	defer cancel()
+	began := time.Now()
 	var answer struct{ Data *struct{ Accessor string } }
-	err := c.ask(ctx, request{method: http.MethodGet, path: "auth/token/lookup-self", token: s.token}, &answer)
-	_, refused := undecided(err)
-	return refused || err == nil && answer.Data != nil
+	err := c.ask(bounded, request{method: http.MethodGet, path: "auth/token/lookup-self", token: s.token}, &answer)
+	if _, refused := undecided(err); refused || err == nil && answer.Data != nil {
+		return true
+	}
+	if ctx.Err() == nil {
+		s.opinion.silent = began
+	}
+	return false
 }
 
 // farewell bounds the revocation of a token that has been replaced: somebody's read waits for it.
