@@ -98,9 +98,9 @@ const invalidSecretID = "the role-id or secret-id is not valid, or not any more:
 // with less than 15 minutes between two of them (its "user lockout"). So a pair that was refused isn't shown again for a
 // while, at most three times in all before the wait is longer than that. Another pair in the files is tried at once.
 type refusal struct {
-	pair secret.Value
-	at   time.Time
-	wait time.Duration
+	roleID, secretID secret.Value
+	at               time.Time
+	wait             time.Duration
 }
 
 const firstRefusal, maxRefusal = time.Minute, 16 * time.Minute
@@ -111,7 +111,7 @@ func (r *refusal) stands(body map[string]string) bool {
 }
 
 func (r *refusal) isOf(body map[string]string) bool {
-	return !r.pair.IsZero() && string(r.pair.Reveal()) == pair(body)
+	return !r.roleID.IsZero() && string(r.roleID.Reveal()) == body["role_id"] && string(r.secretID.Reveal()) == body["secret_id"]
 }
 
 func (r *refusal) note(body map[string]string) {
@@ -119,11 +119,12 @@ func (r *refusal) note(body map[string]string) {
 		r.wait = min(4*r.wait, maxRefusal)
 	} else {
 		r.clear()
-		r.pair, r.wait = secret.New([]byte(pair(body))), firstRefusal
+		r.roleID, r.secretID, r.wait = secret.New([]byte(body["role_id"])), secret.New([]byte(body["secret_id"])), firstRefusal
 	}
 	r.at = time.Now()
 }
 
-func (r *refusal) clear() { r.pair.Clear() }
-
-func pair(body map[string]string) string { return body["role_id"] + "\x00" + body["secret_id"] }
+func (r *refusal) clear() {
+	r.roleID.Clear()
+	r.secretID.Clear()
+}

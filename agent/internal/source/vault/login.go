@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/keyturn/keyturn/agent/internal/source"
 )
@@ -139,6 +140,8 @@ func credential(variable, file string) (string, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", unauthenticated("%s is missing: write it, or set %s to another", file, variable)
+	case errors.Is(err, fs.ErrPermission) && syscall.Access(file, readable) == nil: // which Landlock doesn't answer
+		return "", unauthenticated("%s can't be read, though uid %d may: a confined agent reads only in the directories that it found when it started: restart it", file, os.Geteuid())
 	case err != nil:
 		return "", unauthenticated("%s can't be read: make it a file that uid %d may read", file, os.Geteuid())
 	case len(text) == 0:
@@ -149,17 +152,24 @@ func credential(variable, file string) (string, error) {
 	return string(text), nil
 }
 
+// readable is R_OK of access(2).
+const readable = 4
+
+// readCredential reads at most one byte more than maxCredential. The caller clears what it returns.
 func readCredential(file string) ([]byte, error) {
 	// A pipe would block for ever and give its content only once.
-	if info, err := os.Stat(file); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, fs.ErrInvalid
-	}
-	f, err := os.Open(file)
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxCredential+1))
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, fs.ErrInvalid
+	}
+	b := make([]byte, maxCredential+1) // one that grows would leave copies behind
+	n, err := io.ReadFull(f, b)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil
+	}
+	return b[:n], err
 }
