@@ -15,7 +15,7 @@ func BenchmarkRender(b *testing.B) {
 	d := open(b, memory(b))
 	values := []secret.Value{secret.New([]byte(strings.Repeat("a", 53))), secret.New([]byte(strings.Repeat("b", 53)))}
 	for i := 0; b.Loop(); i++ {
-		if _, _, err := d.Render("key", values[i%2]); err != nil {
+		if _, err := d.Render("key", values[i%2]); err != nil {
 			b.Fatal(err)
 		}
 	}

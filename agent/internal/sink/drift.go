@@ -1,79 +1,88 @@
 package sink
 
 import (
+	"crypto/subtle"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
 	"syscall"
+
+	"github.com/keyturn/keyturn/agent/internal/secret"
 )
 
-// stamp is all that tells a file that was left alone from one that somebody touched. No change of a file, of its content, its
-// mode, its owner or its names, leaves its ctime as it was (inode(7)).
-type stamp struct {
-	inode        uint64
-	mode         fs.FileMode
-	uid          uint32
-	links        uint64
-	size         int64
-	mtime, ctime syscall.Timespec
-}
-
-func stampOf(info fs.FileInfo) stamp {
-	s := info.Sys().(*syscall.Stat_t)
-	return stamp{s.Ino, info.Mode(), s.Uid, uint64(s.Nlink), s.Size, s.Mtim, s.Ctim}
-}
-
-// Drift says what is no longer as Render, or Adopt, left it, in a few words that fit behind "found"; "" if all is. It reads no
-// content, so it is cheap enough to be called every second. Render mends what it finds.
-func (d *Dir) Drift(file string) string {
+// Drift says how file is no longer as Render, or Adopt, left it: it held v, and went by id. The answer is a few words that fit
+// behind "found", and never the content; "" if all is as it was. It compares the content as well, since a descriptor that was
+// opened while the file was being written can change it, and set its time, ever after. Render mends what it finds.
+//
+// It is cheap enough to be called every second for a thousand files, and waits for nobody.
+func (d *Dir) Drift(file string, v secret.Value, id secret.Identity) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if found := d.driftOfDir(); found != "" {
-		return found
-	}
-	left, known := d.stamps[file]
 	info, err := d.pin.root.Lstat(file)
-	if err != nil || !known {
+	if err != nil {
 		return "no file"
 	}
-	now := stampOf(info)
 	switch {
-	case now == left:
-		return ""
-	case info.Mode().Type() != 0:
+	case !info.Mode().IsRegular():
 		return "a " + kind(info.Mode())
-	case now.inode != left.inode:
+	case identity(info).Inode != id.Inode:
 		return "another file"
-	case now.mode != left.mode:
-		return fmt.Sprintf("mode %04o", now.mode.Perm())
-	case now.uid != left.uid:
-		return fmt.Sprintf("owner %d", now.uid)
-	case now.links != left.links:
+	case info.Mode() != mode:
+		return fmt.Sprintf("mode %04o", permissions(info))
+	case owner(info) != os.Geteuid():
+		return fmt.Sprintf("owner %d", owner(info))
+	case links(info) != 1:
 		return "a second name"
-	case now.size != left.size || now.mtime != left.mtime:
-		return "other content"
 	}
-	return "a file that was touched"
-}
-
-func (d *Dir) driftOfDir() string {
-	current, pinned, err := d.atPath()
-	switch {
-	case err != nil || current == nil:
-		return "no directory"
-	case !pinned:
-		return "another directory"
-	case current.Mode().Perm() != 0o700:
-		return fmt.Sprintf("a directory of mode %04o", current.Mode().Perm())
+	if found := d.otherThan(v, file, info); found != "" {
+		return found
+	}
+	if identity(info) != id {
+		return "a file that was touched"
 	}
 	return ""
 }
 
-func kind(mode fs.FileMode) string {
-	switch {
-	case mode.IsDir():
-		return "directory"
-	case mode&fs.ModeSymlink != 0:
-		return "link"
+// otherThan looks into the file that was seen.
+func (d *Dir) otherThan(v secret.Value, file string, seen fs.FileInfo) string {
+	if seen.Size() != int64(len(v.Reveal())) {
+		return "other content"
 	}
-	return "file that is not regular"
+	f, err := d.openSame(file, seen)
+	switch {
+	case errors.Is(err, errSwapped):
+		return "another file"
+	case errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM):
+		return "" // that says nothing of the file, which is looked at again
+	case err != nil: // somebody has a lease on it, for instance (fcntl(2), F_SETLEASE)
+		return "a file that can't be opened"
+	}
+	defer f.Close()
+	content := make([]byte, seen.Size())
+	defer clear(content)
+	if _, err := io.ReadFull(f, content); err != nil || subtle.ConstantTimeCompare(content, v.Reveal()) != 1 {
+		return "other content"
+	}
+	return ""
+}
+
+// permissions are all twelve bits of a mode.
+func permissions(info fs.FileInfo) uint32 { return info.Sys().(*syscall.Stat_t).Mode & 0o7777 }
+
+func kind(mode fs.FileMode) string {
+	switch mode.Type() {
+	case 0:
+		return "file"
+	case fs.ModeDir:
+		return "directory"
+	case fs.ModeSymlink:
+		return "link"
+	case fs.ModeNamedPipe:
+		return "pipe"
+	case fs.ModeSocket:
+		return "socket"
+	}
+	return "device"
 }

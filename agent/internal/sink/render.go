@@ -1,7 +1,6 @@
 package sink
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,8 @@ const mode fs.FileMode = 0o600
 
 // maxAdopted bounds what is taken over; no render of a key is nearly as long.
 const maxAdopted = 64 << 10
+
+var errSwapped = errors.New("it was replaced while it was looked at")
 
 // Adopt returns what file holds, if it passes the checks that a render would have made sure of: a regular file, 0600, ours,
 // in memory, neither empty nor huge. A file that is missing is fs.ErrNotExist; any other error says what is wrong with it.
@@ -37,79 +38,8 @@ func (d *Dir) Adopt(file string) (secret.Value, secret.Identity, error) {
 	if _, err := io.ReadFull(f, content); err != nil {
 		return secret.Value{}, secret.Identity{}, fmt.Errorf("%s/%s: %w", d.path, file, reason(err))
 	}
-	d.stamps[file] = stampOf(info)
 	d.lastTime = later(d.lastTime, info.ModTime())
 	return secret.New(content), identity(info), nil
-}
-
-// Render makes file hold exactly v. A file that already does, and passes Adopt's checks, is left untouched: written is false.
-// Otherwise it is replaced in one rename, and its identity is one that no earlier render had. On an error the old file is
-// still there, and nothing else.
-//
-// First the pinned directory must still be the one at its path; if it isn't, the one that is there is checked and opened.
-func (d *Dir) Render(file string, v secret.Value) (id secret.Identity, written bool, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.repin(); err != nil {
-		return secret.Identity{}, false, err
-	}
-	if id, ok := d.holds(file, v); ok {
-		return id, false, nil
-	}
-	id, err = d.replace(file, v)
-	return id, err == nil, err
-}
-
-// repin follows the path when somebody has replaced the directory, and tightens its mode when somebody has loosened it.
-func (d *Dir) repin() error {
-	current, pinned, err := d.atPath()
-	if err != nil {
-		return err
-	}
-	if !pinned {
-		fresh, err := d.open()
-		if err != nil {
-			return err
-		}
-		d.pin.close()
-		d.pin = fresh
-		return nil
-	}
-	if current.Mode().Perm() != 0o700 {
-		return d.pin.root.Chmod(".", 0o700)
-	}
-	return nil
-}
-
-// atPath returns what stands at the path, nil if nothing does, and whether it is the pinned directory.
-func (d *Dir) atPath() (current fs.FileInfo, pinned bool, err error) {
-	own, err := d.pin.lock.Stat()
-	if err != nil {
-		return nil, false, fmt.Errorf("%s: %w", d.path, reason(err))
-	}
-	current, err = os.Lstat(d.path)
-	if err != nil {
-		return nil, false, nil
-	}
-	return current, os.SameFile(own, current), nil
-}
-
-func (d *Dir) holds(file string, v secret.Value) (secret.Identity, bool) {
-	f, info, err := d.openChecked(file)
-	if err != nil {
-		return secret.Identity{}, false
-	}
-	defer f.Close()
-	if info.Size() != int64(len(v.Reveal())) {
-		return secret.Identity{}, false
-	}
-	content := make([]byte, info.Size())
-	defer clear(content)
-	if _, err := io.ReadFull(f, content); err != nil || string(content) != string(v.Reveal()) {
-		return secret.Identity{}, false
-	}
-	d.stamps[file] = stampOf(info)
-	return identity(info), true
 }
 
 // openChecked opens file for reading if it is what a render leaves: no link, no other owner, no other mode.
@@ -121,31 +51,54 @@ func (d *Dir) openChecked(file string) (*os.File, fs.FileInfo, error) {
 	if before.Mode() != mode {
 		return nil, nil, fmt.Errorf("%s/%s has mode %s, not %s", d.path, file, before.Mode(), mode)
 	}
-	f, err := d.pin.root.Open(file)
+	f, err := d.openSame(file, before)
 	if err != nil {
 		return nil, nil, err
 	}
-	info, err := f.Stat()
 	switch {
-	case err != nil:
-	case !os.SameFile(before, info) || info.Mode() != mode:
-		err = fmt.Errorf("%s/%s was replaced while it was looked at", d.path, file)
-	case int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid():
+	case owner(before) != os.Geteuid():
 		err = fmt.Errorf("%s/%s is owned by another uid", d.path, file)
-	case info.Sys().(*syscall.Stat_t).Nlink != 1:
+	case links(before) != 1:
 		err = fmt.Errorf("%s/%s has a second name", d.path, file)
 	default:
 		err = d.checkMemory(f)
 	}
 	if err != nil {
-		f.Close()
-		return nil, nil, err
+		return nil, nil, errors.Join(err, f.Close())
 	}
-	return f, info, nil
+	return f, before, nil
+}
+
+// openSame opens file for reading if it is still the one that was seen. It waits for nobody, whatever took its place.
+func (d *Dir) openSame(file string, seen fs.FileInfo) (*os.File, error) {
+	f, err := d.pin.root.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && (!os.SameFile(seen, info) || info.Mode() != seen.Mode()) {
+		err = errSwapped
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s/%s: %w", d.path, file, reason(err)), f.Close())
+	}
+	return f, nil
+}
+
+// Render puts a file that holds exactly v in the place of whatever stands there, in one rename; its identity is one that no
+// earlier render had. On an error the old file is still there, and nothing else. It writes only while the directory is the
+// one at its path: Mend comes before.
+func (d *Dir) Render(file string, v secret.Value) (secret.Identity, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, pinned := d.atPath(); !pinned {
+		return secret.Identity{}, fmt.Errorf("%s was replaced: nothing is written before it is put back", d.path)
+	}
+	return d.replace(file, v)
 }
 
 func (d *Dir) replace(file string, v secret.Value) (secret.Identity, error) {
-	name := "." + file + temporary + rand.Text()
+	name := temporaryName(file)
 	f, err := d.pin.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return secret.Identity{}, fmt.Errorf("%s: a temporary file can't be made: %w", d.path, reason(err))
@@ -161,16 +114,7 @@ func (d *Dir) replace(file string, v secret.Value) (secret.Identity, error) {
 		return secret.Identity{}, fmt.Errorf("%s/%s can't be written: %w", d.path, file, reason(err))
 	}
 	stopAt(name, "renamed")
-	d.remember(file, id)
 	return id, nil
-}
-
-// remember takes the stamp of a file that was just renamed into place. If another is there already, Drift finds no stamp.
-func (d *Dir) remember(file string, id secret.Identity) {
-	delete(d.stamps, file)
-	if info, err := d.pin.root.Lstat(file); err == nil && identity(info) == id {
-		d.stamps[file] = stampOf(info)
-	}
 }
 
 // fill is the order that this package exists for: mode, place, content, time.
@@ -199,11 +143,11 @@ func (d *Dir) fill(f *os.File, name string, v secret.Value) (secret.Identity, er
 	return identity(info), nil
 }
 
-// rename puts the written file in its place. What stands there and isn't a file was planted, since nobody else may write here.
+// rename puts the written file in its place.
 func (d *Dir) rename(name, file string) error {
 	err := d.pin.root.Rename(name, file)
 	if errors.Is(err, syscall.EISDIR) || errors.Is(err, fs.ErrExist) {
-		if err := d.pin.root.RemoveAll(file); err != nil {
+		if err := d.setAside(file); err != nil {
 			return err
 		}
 		err = d.pin.root.Rename(name, file)
@@ -214,6 +158,8 @@ func (d *Dir) rename(name, file string) error {
 func identity(info fs.FileInfo) secret.Identity {
 	return secret.Identity{Inode: info.Sys().(*syscall.Stat_t).Ino, ModTime: info.ModTime().UnixNano()}
 }
+
+func links(info fs.FileInfo) uint64 { return uint64(info.Sys().(*syscall.Stat_t).Nlink) }
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {

@@ -12,6 +12,7 @@
 package sink
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -42,7 +43,6 @@ type Dir struct {
 	mu       sync.Mutex
 	pin      *pin
 	lastTime time.Time // of any render: modification times only grow
-	stamps   map[string]stamp
 }
 
 // pin is one opened directory: the root that file operations go through, and the descriptor that holds the lock.
@@ -60,7 +60,7 @@ func Open(path string, o Options) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{path: path, options: o, stamps: map[string]stamp{}}
+	d := &Dir{path: path, options: o}
 	if d.pin, err = d.open(); err != nil {
 		return nil, err
 	}
@@ -77,32 +77,40 @@ func (d *Dir) Close() error {
 	return d.pin.close()
 }
 
-// Remove deletes the named files; one that isn't there is no error. It is for an exit that wipes.
+// Remove deletes the named files, and whatever else stands in their place; one that isn't there is no error. It is for an exit
+// that wipes.
 func (d *Dir) Remove(files ...string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.pin.lock.Chmod(directoryMode) // under another nothing may be removed
 	var errs []error
 	for _, file := range files {
-		if err := d.pin.root.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+		err := d.pin.root.Remove(file)
+		if errors.Is(err, fs.ErrExist) { // a directory that isn't empty
+			err = d.setAside(file)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("%s/%s can't be removed: %w", d.path, file, reason(err)))
 		}
 	}
 	return errors.Join(errs...)
 }
 
 func (d *Dir) open() (*pin, error) {
-	if err := os.Mkdir(d.path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(d.path, directoryMode); err != nil && !errors.Is(err, fs.ErrExist) {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%s can't be made, since %s is missing: make or mount that first", d.path, filepath.Dir(d.path))
 		}
 		return nil, fmt.Errorf("%s is missing and can't be made: %w: make it, mode 0700, owned by uid %d", d.path, reason(err), os.Geteuid())
 	}
-	if info, err := os.Lstat(d.path); err != nil {
+	info, err := os.Lstat(d.path)
+	if err != nil {
 		return nil, err
-	} else if !info.IsDir() {
-		return nil, fmt.Errorf("%s is not a directory (%s): name a directory", d.path, info.Mode().Type())
 	}
-	root, err := os.OpenRoot(d.path)
+	if !info.IsDir() {
+		return nil, fmt.Errorf("%s is not a directory but a %s: name a directory", d.path, kind(info.Mode()))
+	}
+	root, err := os.OpenRoot(d.path + "/") // with the slash a pipe that took its place is refused, and not waited for
 	if err != nil {
 		return nil, fmt.Errorf("%s can't be opened: %w: it must be owned by uid %d, mode 0700", d.path, reason(err), os.Geteuid())
 	}
@@ -111,22 +119,24 @@ func (d *Dir) open() (*pin, error) {
 		return nil, errors.Join(err, root.Close())
 	}
 	p := &pin{root, lock}
-	if err := d.check(p); err != nil {
+	if err := d.check(p, info); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
-	return p, sweep(p)
+	sweep(p)
+	return p, nil
 }
 
-// check looks at the opened directory, not at its path, so that what it finds is what will be used.
-func (d *Dir) check(p *pin) error {
+// check looks at the opened directory, so that what it finds is what will be used; seen is what stood at its path.
+func (d *Dir) check(p *pin, seen fs.FileInfo) error {
 	info, err := p.lock.Stat()
 	if err != nil {
 		return err
 	}
-	uid := int(info.Sys().(*syscall.Stat_t).Uid)
-	if uid != os.Geteuid() {
-		return fmt.Errorf("%s is owned by uid %d, but the agent runs as %d: chown it, or name a subdirectory, which the agent makes itself",
-			d.path, uid, os.Geteuid())
+	if !os.SameFile(info, seen) {
+		return fmt.Errorf("%s was replaced while it was opened", d.path)
+	}
+	if err := d.checkOwner(info); err != nil {
+		return err
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return fmt.Errorf("%s has mode %04o, so others can look into it: chmod 0700 %s", d.path, mode, d.path)
@@ -139,6 +149,14 @@ func (d *Dir) check(p *pin) error {
 	}
 	if err := unix.Flock(int(p.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("%s: %w: stop that one, or set AGENT_DIR to another directory", d.path, ErrLocked)
+	}
+	return nil
+}
+
+func (d *Dir) checkOwner(info fs.FileInfo) error {
+	if uid := owner(info); uid != os.Geteuid() {
+		return fmt.Errorf("%s is owned by uid %d, but the agent runs as %d: chown it, or name a subdirectory, which the agent makes itself",
+			d.path, uid, os.Geteuid())
 	}
 	return nil
 }
@@ -158,28 +176,48 @@ func (d *Dir) checkMemory(f *os.File) error {
 	return nil
 }
 
+// directoryMode is what the directory has, exactly.
+const directoryMode fs.FileMode = 0o700
+
 // temporary marks the names of files that are being written. No secret's file may start with a dot, so none can clash.
 const temporary = ".tmp-"
 
-func sweep(p *pin) error {
-	names, err := p.lock.Readdirnames(-1)
-	if err != nil {
-		return fmt.Errorf("%s: %w", p.lock.Name(), err)
-	}
+// temporaryName returns a name that nobody has used before.
+func temporaryName(file string) string { return "." + file + temporary + rand.Text() }
+
+// sweep removes what has a temporary name. What somebody planted so that it can't be removed is in nobody's way.
+func sweep(p *pin) {
+	names, _ := p.lock.Readdirnames(-1)
 	for _, name := range names {
 		if strings.HasPrefix(name, ".") && strings.Contains(name, temporary) {
-			if err := p.root.Remove(name); err != nil {
-				return err
-			}
+			p.root.RemoveAll(name)
 		}
 	}
+}
+
+// setAside takes a directory from where a file belongs. It was planted, since nobody else may write here, so it is removed as
+// far as that is possible.
+func (d *Dir) setAside(file string) error {
+	aside := temporaryName(file)
+	if err := d.pin.root.Rename(file, aside); err != nil {
+		return err
+	}
+	d.pin.root.RemoveAll(aside)
 	return nil
 }
 
-// reason strips the operation and path of err, which the sentence around it names already.
+func owner(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
+
+// reason strips the operations and names from err: the sentence around it has the file's, and a temporary one says nothing.
 func reason(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return e.Err
+		return reason(e.Err)
+	}
+	if e, ok := errors.AsType[*os.LinkError](err); ok {
+		return reason(e.Err)
+	}
+	if e, ok := errors.AsType[*os.SyscallError](err); ok {
+		return reason(e.Err)
 	}
 	return err
 }

@@ -1,6 +1,8 @@
 package sink
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,6 +61,21 @@ func copyBinary(t *testing.T, to string) {
 	}
 }
 
+// plantTree puts a tree at path that its owner can neither look into nor empty.
+func plantTree(t *testing.T, path string) {
+	t.Helper()
+	if err := errors.Join(os.RemoveAll(path), os.MkdirAll(filepath.Join(path, "x", "y"), 0o700), os.Chmod(filepath.Join(path, "x"), 0), os.Chmod(path, 0)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mend(t *testing.T, d *Dir, want string) {
+	t.Helper()
+	if found, err := d.Mend(); found != want || err != nil {
+		t.Errorf("found %q, %v, want %q", found, err, want)
+	}
+}
+
 // TestAsNobody is the body of TestPermissionsAsAnotherUser.
 func TestAsNobody(t *testing.T) {
 	parent := os.Getenv("SINK_TEST_DIR")
@@ -74,11 +91,38 @@ func TestAsNobody(t *testing.T) {
 	if err := os.Chmod(theirs, 0o500); err != nil {
 		t.Fatal(err)
 	}
-	render(t, d, "key", "three") // ours to repair
+	mend(t, d, "mode 0500")
+	render(t, d, "key", "three")
 	assertHolds(t, theirs, "key", "three")
 
-	if err := os.Chmod(theirs, 0o500); err != nil {
+	plantTree(t, filepath.Join(theirs, "key"))
+	render(t, d, "key", "four")
+	if b, err := os.ReadFile(filepath.Join(theirs, "key")); err != nil || string(b) != "four" {
+		t.Errorf("a tree that nobody may look into isn't replaced: %q, %v", b, err)
+	}
+	plantTree(t, filepath.Join(theirs, "key"))
+	if err := d.Remove("key"); err != nil {
+		t.Errorf("nor removed at the end: %v", err)
+	}
+	if _, err := os.Lstat(filepath.Join(theirs, "key")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("nor removed at the end: %v", err)
+	}
+	d.Close()
+	open(t, theirs).Close() // what can't be removed keeps no agent from starting
+
+	deep := filepath.Join(theirs, "keys")
+	d = open(t, deep)
+	if err := errors.Join(os.Rename(deep, deep+".old"), os.Mkdir(deep, 0)); err != nil {
 		t.Fatal(err)
+	}
+	mend(t, d, "another directory")
+	render(t, d, "key", "five")
+	if err := errors.Join(os.Rename(deep, deep+".older"), os.Symlink("keys.older", deep), os.Chmod(theirs, 0o500)); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := d.Mend(); found != "a link" || err == nil || !strings.Contains(err.Error(), deep+" is a link, and can't be removed: permission denied: make a directory in its place") ||
+		!strings.Contains(err.Error(), "restart the agent") {
+		t.Errorf("in a parent that it may not change: found %q, %v", found, err)
 	}
 	d.Close()
 	for path, want := range map[string]string{

@@ -160,10 +160,11 @@ func (s *fakeStore) took() []read {
 type fakeSink struct {
 	mu      sync.Mutex
 	files   map[string]rendered
-	left    map[string]secret.Identity // what each file was when the loop adopted or rendered it
-	renders int                        // writes
+	renders int // writes
 	last    int64
 	err     error
+	found   string // what is wrong with the directory, until Mend says so
+	beyond  error  // what keeps Mend from mending it
 }
 
 type rendered struct {
@@ -171,9 +172,7 @@ type rendered struct {
 	id      secret.Identity
 }
 
-func newFakeSink() *fakeSink {
-	return &fakeSink{files: map[string]rendered{}, left: map[string]secret.Identity{}}
-}
+func newFakeSink() *fakeSink { return &fakeSink{files: map[string]rendered{}} }
 
 func (s *fakeSink) Adopt(file string) (secret.Value, secret.Identity, error) {
 	s.mu.Lock()
@@ -185,33 +184,58 @@ func (s *fakeSink) Adopt(file string) (secret.Value, secret.Identity, error) {
 	if r.content == "" {
 		return secret.Value{}, secret.Identity{}, errors.New("it is not fit to be taken over")
 	}
-	s.left[file] = r.id
 	return secret.New([]byte(r.content)), r.id, nil
 }
 
-func (s *fakeSink) Render(file string, v secret.Value) (secret.Identity, bool, error) {
+func (s *fakeSink) Render(file string, v secret.Value) (secret.Identity, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r, ok := s.files[file]; ok && r.content == string(v.Reveal()) && s.err == nil {
-		s.left[file] = r.id
-		return r.id, false, nil
-	}
-	if s.err != nil {
-		return secret.Identity{}, false, s.err
+	if err := cmp.Or(s.err, s.beyond); err != nil {
+		return secret.Identity{}, err
 	}
 	s.renders++
 	s.write(file, string(v.Reveal()))
-	s.left[file] = s.files[file].id
-	return s.files[file].id, true, nil
+	return s.files[file].id, nil
 }
 
-func (s *fakeSink) Drift(file string) string {
+func (s *fakeSink) Drift(file string, v secret.Value, id secret.Identity) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.files[file].id != s.left[file] {
-		return "another file"
+	r, ok := s.files[file]
+	switch {
+	case !ok:
+		return "no file"
+	case r.content != string(v.Reveal()):
+		return "other content"
+	case r.id != id:
+		return "a file that was touched"
 	}
 	return ""
+}
+
+func (s *fakeSink) Mend() (found string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found = s.found
+	if s.beyond == nil {
+		s.found = ""
+	}
+	return found, s.beyond
+}
+
+// replaceDirectory takes all files away. Mend says so, or that it can't make another directory.
+func (s *fakeSink) replaceDirectory(beyond error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.files)
+	s.found, s.beyond = "another directory", beyond
+}
+
+// letMend lets Mend put the directory back.
+func (s *fakeSink) letMend() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.beyond = nil
 }
 
 func (s *fakeSink) write(file, content string) {
@@ -219,11 +243,17 @@ func (s *fakeSink) write(file, content string) {
 	s.files[file] = rendered{content, secret.Identity{Inode: uint64(len(s.files) + 1), ModTime: s.last}}
 }
 
-// tamper is somebody else's write.
+// tamper is somebody else's write; plant is one that leaves the file's identity as it was.
 func (s *fakeSink) tamper(file, content string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.write(file, content)
+}
+
+func (s *fakeSink) plant(file, content string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files[file] = rendered{content, s.files[file].id}
 }
 
 func (s *fakeSink) fail(err error) {

@@ -122,14 +122,18 @@ func (f *file) isNews(v secret.Version) bool {
 
 // publish makes value the one in force, under the version that the store has it as.
 func (f *file) publish(value secret.Value, version secret.Version, unproven string) {
+	f.rendering.Lock()
 	changed, id, err := f.render(value)
+	if err == nil {
+		f.notePublished(id, version, changed, unproven) // before mend compares the file with what is noted
+	}
+	f.rendering.Unlock()
 	if err != nil {
 		f.retryLater(value, version, unproven)
 		f.trouble(rendering, problem{KindRender, err.Error()})
 		return
 	}
 	f.forgetUnwritten()
-	f.notePublished(id, version, changed, unproven)
 	switch {
 	case changed && unproven != "":
 		f.log.Warn("published without proof", "version", version.String(), "reason", unproven)
@@ -145,6 +149,7 @@ func (f *file) notePublished(id secret.Identity, version secret.Version, changed
 	f.status.Rendered, f.status.Published = true, version
 	if changed {
 		f.status.Identity, f.status.Changed, f.status.Unproven = id, time.Now(), unproven
+		f.status.Renders++
 		f.status.Refused, f.claimed, f.inUse = false, false, false
 	}
 	if f.inUse {

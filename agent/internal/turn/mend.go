@@ -7,48 +7,81 @@ import (
 	"github.com/keyturn/keyturn/agent/internal/secret"
 )
 
-// mendInterval is how often the files are looked at. It compares states and waits for no event, so whoever changes a file
-// over and over has it put back once in that time.
+// mendInterval is how often directory and files are looked at. Nothing else repairs them, so whoever changes a file over and
+// over has it put back once in that time, whatever is asked meanwhile.
 const mendInterval = time.Second
 
-// mend puts back what somebody changed, until ctx ends. It asks neither the store nor the gate, and waits for neither.
+// mend puts back what somebody changed, until ctx ends. It compares states and waits for no event; it asks neither the store
+// nor the gate, and waits for neither.
 func (l *Loop) mend(ctx context.Context) {
 	for {
 		pause(ctx, mendInterval, nil)
 		if ctx.Err() != nil {
 			return
 		}
+		repaired, trouble := l.mendDirectory()
 		for _, f := range l.files {
-			f.mend()
+			if trouble != (problem{}) {
+				f.share(mending, trouble)
+			} else {
+				f.mend(repaired)
+			}
 			f.writeUnwritten()
 		}
 	}
 }
 
-func (f *file) mend() {
-	f.rendering.Lock()
-	defer f.rendering.Unlock()
-	if f.value.IsZero() {
-		return
+// mendDirectory looks after the directory. It says once for all files whether that was repaired, or what keeps it from that.
+func (l *Loop) mendDirectory() (repaired bool, trouble problem) {
+	found, err := l.config.Sink.Mend()
+	if err != nil {
+		trouble = problem{KindRender, err.Error()}
 	}
-	f.trouble(mending, f.mendIfDrifted())
+	worthALine := l.directory.set(mending, trouble)
+	switch {
+	case err != nil && worthALine:
+		l.config.Log.Warn("the directory can't be repaired", "found", found, "reason", trouble.reason)
+	case err != nil:
+	case found != "":
+		l.config.Log.Warn("repaired the directory", "found", found)
+	case worthALine:
+		l.config.Log.Info("the directory is in order again")
+	}
+	return err == nil && found != "", trouble
 }
 
-// mendIfDrifted renders the value in force again if the file was changed. The caller holds rendering, and there is a value.
-func (f *file) mendIfDrifted() problem {
-	found := f.sink.Drift(f.File)
+// mend puts the file back if somebody changed it, or if its directory was put back: the line about that stands for all files.
+func (f *file) mend(directory bool) {
+	f.rendering.Lock()
+	defer f.rendering.Unlock()
+	found := ""
+	switch {
+	case f.value.IsZero():
+	case directory:
+		found = "its directory"
+	default:
+		found = f.sink.Drift(f.File, f.value, f.identity())
+	}
 	if found == "" {
-		return problem{}
+		f.trouble(mending, problem{})
+		return
 	}
-	id, written, err := f.sink.Render(f.File, f.value)
+	id, err := f.sink.Render(f.File, f.value)
 	if err != nil {
-		return problem{KindRender, err.Error()}
+		f.trouble(mending, problem{KindRender, err.Error()})
+		return
 	}
-	if written {
-		f.noteRepaired(id)
+	f.noteRepaired(id)
+	if !directory {
 		f.log.Warn("repaired the file", "found", found)
 	}
-	return problem{}
+	f.trouble(mending, problem{})
+}
+
+func (f *file) identity() secret.Identity {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.status.Identity
 }
 
 func (f *file) noteRepaired(id secret.Identity) {
@@ -59,25 +92,18 @@ func (f *file) noteRepaired(id secret.Identity) {
 	f.status.Repairs++
 }
 
-// render makes value the one in force, and reports whether it is another than before. On an error nothing has changed.
+// render makes value the one in force, and reports whether it is another than before. On an error nothing has changed. The
+// caller holds turning and rendering.
 func (f *file) render(value secret.Value) (changed bool, id secret.Identity, err error) {
-	f.rendering.Lock()
-	defer f.rendering.Unlock()
 	if value.Equal(f.value) {
-		f.trouble(mending, f.mendIfDrifted())
 		return false, secret.Identity{}, nil
 	}
-	id, written, err := f.sink.Render(f.File, value)
+	id, err = f.sink.Render(f.File, value)
 	if err != nil {
 		return false, secret.Identity{}, err
 	}
 	f.value.Clear()
 	f.value = f.path.loop.remember(value) // the record that it came from is cleared after this turn
-	if written {
-		f.mu.Lock()
-		f.status.Renders++
-		f.mu.Unlock()
-	}
 	return true, id, nil
 }
 

@@ -30,8 +30,8 @@ func problemOf(err error) problem {
 type step int
 
 const (
-	rendering step = iota
-	mending
+	mending step = iota
+	rendering
 	reading
 	judging
 	steps
@@ -42,6 +42,9 @@ type problems struct {
 	at   [steps]problem
 	said map[problem]bool // what was logged since all was well
 }
+
+// maxSaid bounds how many reasons of one kind are logged, and remembered, until all is well again.
+const maxSaid = 16
 
 // first returns the problem to tell, or the zero one.
 func (p *problems) first() problem {
@@ -65,16 +68,26 @@ func (p *problems) set(at step, now problem) (worthALine bool) {
 		if p.first() != (problem{}) {
 			return false
 		}
+		said := p.said != nil
 		p.said = nil
-		return true
-	case now.kind == before.kind && p.said[now]:
+		return said
+	case now.kind == before.kind && (p.said[now] || len(p.said) == maxSaid):
 		return false
 	}
 	if p.said == nil {
 		p.said = map[problem]bool{}
 	}
-	p.said[now] = true
+	if len(p.said) < maxSaid {
+		p.said[now] = true
+	}
 	return true
+}
+
+// share notes a problem that all files have, and that one line has told for all of them.
+func (f *file) share(at step, p problem) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.problems.at[at] = p
 }
 
 // trouble notes what is wrong at a step, or with the zero problem that nothing is, and logs the change.

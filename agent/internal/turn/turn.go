@@ -27,10 +27,13 @@ import (
 type Sink interface {
 	// Adopt returns what file holds, or an error if it is missing or not fit to be taken over.
 	Adopt(file string) (secret.Value, secret.Identity, error)
-	// Render makes file hold v, touching nothing if it does already; written says which. On an error the old file stands.
-	Render(file string, v secret.Value) (id secret.Identity, written bool, err error)
-	// Drift says in a few words what is no longer as Adopt or Render left it; "" if all is. It is cheap.
-	Drift(file string) string
+	// Render replaces file by one that holds v. On an error the old file stands.
+	Render(file string, v secret.Value) (secret.Identity, error)
+	// Drift says in a few words how file is no longer the one that holds v and goes by id; "" if it is. It is cheap.
+	Drift(file string, v secret.Value, id secret.Identity) string
+	// Mend puts the directory of all files back. Found says in a few words what was wrong with it, "" if nothing was; after
+	// an error it still is. Whatever was wrong, the files may be gone.
+	Mend() (found string, err error)
 }
 
 // Gate says whether a value may be published. Both methods may be called concurrently and may block on the network, each
@@ -98,6 +101,8 @@ type Loop struct {
 	paths  []*path
 	files  []*file // in the order of Config.Secrets
 	work   sync.WaitGroup
+
+	directory problems // of mend alone
 
 	unlocked atomic.Bool // a value in force could not be kept in config.Memory, and that was said
 }
