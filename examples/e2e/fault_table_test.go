@@ -59,7 +59,7 @@ func (t *outcomes) String() string {
 
 // order returns where a fault stands among those that are told of.
 func order(name string) int {
-	for i, f := range slices.Concat(networkFaults, answerFaults, vaultFaults, machineFaults, processFaults) {
+	for i, f := range slices.Concat(networkFaults, answerFaults, vaultFaults, machineFaults, clockFaults, processFaults) {
 		if f.name == name {
 			return i
 		}

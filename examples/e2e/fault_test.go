@@ -38,6 +38,8 @@ type setting struct {
 	dir      func(w *world) string // where to render; nil: a tmpfs like any other
 	file     string                // what to render; empty: keyName
 	before   func(w *world)        // done before agent and app start; may be nil
+
+	build func(t testing.TB, half string) string // returns the path of agent or app; nil: as they ship
 }
 
 // fault is one thing that goes wrong while requests run.
@@ -85,8 +87,12 @@ func slack() time.Duration {
 }
 
 func TestEachFaultIsSurvived(t *testing.T) {
-	for _, f := range slices.Concat(networkFaults, answerFaults, vaultFaults, machineFaults, processFaults) {
+	for _, f := range slices.Concat(networkFaults, answerFaults, vaultFaults, machineFaults, clockFaults, processFaults) {
 		t.Run(f.name, func(t *testing.T) {
+			if f.build != nil { // before anything runs whose time is taken
+				f.build(t, "agent")
+				f.build(t, "app")
+			}
 			t.Parallel()
 			f.happen(t)
 		})
@@ -136,8 +142,8 @@ func (f fault) happen(t *testing.T) {
 // Meanwhile it may neither end, nor be loud, nor busy.
 func (f fault) last(w *world) (struck, mended time.Time, took time.Duration) {
 	w.t.Helper()
-	agent := w.agent
-	said, busy, failures := len(agent.log()), agent.cpu(w.t), w.readFailures()
+	agent, app := w.agent, w.app
+	said, busy, failures, served := len(agent.log()), agent.cpu(w.t), w.readFailures(), app.cpu(w.t)
 	struck = time.Now()
 	f.strike(w)
 	if f.mend == nil {
@@ -146,6 +152,11 @@ func (f fault) last(w *world) (struck, mended time.Time, took time.Duration) {
 	<-time.After(lasts())
 	if agent == w.agent && agent.runs() {
 		w.bounded(f, struck, said, busy, failures)
+	}
+	if app == w.app && app.runs() {
+		if used, lasted := app.cpu(w.t)-served, time.Since(struck); used > lasted/2 {
+			w.t.Errorf("the app used %v of the processor within %v", used, lasted)
+		}
 	}
 	if f.mend == nil {
 		return struck, struck, took
@@ -205,7 +216,8 @@ func (w *world) recovered(from time.Time) time.Duration {
 	seconds := float64(from.UnixNano()) / 1e9
 	eventually(w.t, "the agent is in step with the store again", func() bool {
 		at, _ := w.agent.metric(w.t, "keyturn_agent_store_read_timestamp_seconds", fmt.Sprintf("file=%q", w.file))
-		return at >= seconds && w.inStep() && holds(w.path(), w.current)
+		now := float64(time.Now().UnixNano()) / 1e9 // a read that is dated later was made before the clock jumped back
+		return seconds <= at && at <= now && w.inStep() && holds(w.path(), w.current)
 	})
 	return time.Since(from)
 }

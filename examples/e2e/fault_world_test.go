@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,6 +38,7 @@ type world struct {
 	dir       string
 	file      string // its name
 	uid       uint32 // of agent and app; 0: ours
+	build     func(t testing.TB, half string) string
 
 	secret, policy   string
 	mount, role      string // of AppRole, if the agent logs in by it
@@ -57,8 +59,11 @@ type world struct {
 func newWorld(t *testing.T, s setting) *world {
 	t.Helper()
 	w := &world{t: t, uid: s.uid, file: cmp.Or(s.file, keyName), appListen: "127.0.0.1:0", secret: unique(), policy: unique(),
-		readable: map[string]bool{}, gemini: geminitest.NewServer()}
+		readable: map[string]bool{}, gemini: geminitest.NewServer(), build: ours.build}
 	t.Cleanup(w.gemini.Close)
+	if s.build != nil {
+		w.build = s.build
+	}
 	if s.ownVault {
 		w.vault = vaulttest.ForTest(t, vaulttest.Options{})
 	} else {
@@ -170,13 +175,14 @@ func (w *world) startAgent(options ...func(*exec.Cmd)) {
 	w.t.Helper()
 	environ := append(append([]string{"AGENT_SECRETS=" + w.file + "=secret/" + w.secret + "#k", "AGENT_VALIDATE=" + w.file,
 		"GOOGLE_GEMINI_BASE_URL=" + w.gemini.URL, "AGENT_POLL_INTERVAL=1s", "AGENT_LOG_LEVEL=debug", "AGENT_ON_EXIT=keep"}, w.login...), w.reach...)
-	w.agent = startAgent(w.t, w.dir, environ, append(options, w.asOwner)...).started(w.t)
+	built := func(c *exec.Cmd) { c.Path = w.build(w.t, "agent") }
+	w.agent = startAgent(w.t, w.dir, environ, append([]func(*exec.Cmd){w.asOwner, built}, options...)...).started(w.t)
 }
 
 // startApp starts an app and returns when it listens.
 func (w *world) startApp() {
 	w.t.Helper()
-	w.app = start(w.t, ours.build(w.t, "app"), []string{"HOME=/nonexistent", "APP_LISTEN=" + w.appListen, "APP_KEY_FILE=" + w.path(),
+	w.app = start(w.t, w.build(w.t, "app"), []string{"HOME=/nonexistent", "APP_LISTEN=" + w.appListen, "APP_KEY_FILE=" + w.path(),
 		"GOOGLE_GEMINI_BASE_URL=" + w.gemini.URL, "APP_MODEL=m", "APP_LOG_LEVEL=debug"}, w.asOwner)
 	w.appListen = w.app.awaitLine(w.t, "started").Listen // where another one will be
 	w.appURL = "http://" + w.appListen
@@ -207,23 +213,44 @@ func (w *world) end(p *process) {
 	w.said.WriteString(p.stderr.String())
 }
 
-// watch reads the file until stop is closed, and notes what it may not be.
+// watch reads the file until stop is closed, and notes what it may not be: no key, or not dated after the one before it.
 func (w *world) watch(stop <-chan struct{}) {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
+	var last os.FileInfo
 	for {
-		b, err := os.ReadFile(w.path())
+		b, info, err := readFile(w.path())
 		w.mu.Lock()
-		if w.torn == "" && (err != nil || !w.readable[string(b)]) {
+		switch {
+		case w.torn != "":
+		case err != nil || !w.readable[string(b)]:
 			w.torn = fmt.Sprintf("%d bytes that are no key (%v)", len(b), err)
+		case last != nil && !os.SameFile(info, last) && !info.ModTime().After(last.ModTime()):
+			w.torn = fmt.Sprintf("a file of %v after one of %v", info.ModTime(), last.ModTime())
 		}
 		w.mu.Unlock()
+		last = cmp.Or(info, last)
 		select {
 		case <-tick.C:
 		case <-stop:
 			return
 		}
 	}
+}
+
+// readFile returns the content of a file and what the system says of it.
+func readFile(path string) ([]byte, os.FileInfo, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := io.ReadAll(f)
+	return b, info, err
 }
 
 // rate is how many requests are due a second; a quarter of them are streamed.
