@@ -231,6 +231,13 @@ func (s *fakeSink) replaceDirectory(beyond error) {
 	s.found, s.beyond = "another directory", beyond
 }
 
+// obstruct makes Mend fail, and takes nothing away.
+func (s *fakeSink) obstruct(beyond error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.beyond = beyond
+}
+
 // letMend lets Mend put the directory back.
 func (s *fakeSink) letMend() {
 	s.mu.Lock()

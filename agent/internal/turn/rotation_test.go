@@ -1,7 +1,6 @@
 package turn_test
 
 import (
-	"context"
 	"errors"
 	"testing"
 	"time"
@@ -193,99 +192,6 @@ func TestALeaseSetsTheNextRead(t *testing.T) {
 		if n := len(r.store.took()); n != 1 {
 			t.Errorf("%d reads when the lease was over, want 1", n)
 		}
-	})
-}
-
-func TestWhatSomebodyChangedIsPutBackWithinASecond(t *testing.T) {
-	story(t, func(t *testing.T, r *rig) {
-		r.put("one")
-		r.start()
-		before := r.id()
-		r.log.lines()
-		r.sink.tamper("key", "planted")
-		r.after(time.Second)
-		r.wantFile("one")
-		r.wantLines("repaired the file")
-		if s := r.file(); s.Identity == before || s.Identity != r.id() || s.Renders != 2 || s.Repairs != 1 {
-			t.Errorf("a repair must have an identity of its own, and be counted: %+v", s)
-		}
-		r.store.fail("", &source.Error{Kind: source.Unavailable, Reason: "gone"})
-		r.after(2 * poll)
-		r.sink.tamper("key", "planted")
-		r.after(time.Second)
-		r.wantFile("one")
-		if reads := len(r.store.took()); reads > 30 {
-			t.Errorf("%d reads of the store", reads)
-		}
-	})
-}
-
-// Somebody who changes the file without pause has it put back once a second, and fills neither disk nor log.
-func TestARepairIsMadeOnceASecondAtMost(t *testing.T) {
-	story(t, func(t *testing.T, r *rig) {
-		r.put("one")
-		r.start()
-		for range 100 {
-			r.sink.tamper("key", "planted")
-			r.after(100 * time.Millisecond)
-		}
-		if s := r.file(); s.Repairs < 9 || s.Repairs > 11 {
-			t.Errorf("%d repairs in ten seconds", s.Repairs)
-		}
-	})
-}
-
-// The gate may take seconds over a new value, and the old one is in force meanwhile.
-func TestARepairDoesntWaitForTheGate(t *testing.T) {
-	story(t, func(t *testing.T, r *rig) {
-		r.put("one")
-		r.start()
-		gate := &slowGate{entered: make(chan struct{}), leave: make(chan struct{})}
-		r.stop()
-		r.config.Gate = gate
-		r.start()
-		r.put("two")
-		r.after(2 * poll)
-		<-gate.entered
-		r.sink.tamper("key", "planted")
-		r.after(time.Second)
-		r.wantFile("one")
-		close(gate.leave)
-		r.after(time.Second)
-		r.wantFile("two")
-	})
-}
-
-// slowGate lets a value through when it is told to.
-type slowGate struct{ entered, leave chan struct{} }
-
-func (g *slowGate) Judge(ctx context.Context, _ turn.Candidate) turn.Verdict {
-	close(g.entered)
-	select {
-	case <-g.leave:
-	case <-ctx.Done():
-	}
-	return turn.Verdict{}
-}
-
-func (g *slowGate) Refused(context.Context, string, secret.Value) (refused, known bool) {
-	return false, true
-}
-
-func TestAFailedRepairIsSaidAndTriedAgain(t *testing.T) {
-	story(t, func(t *testing.T, r *rig) {
-		r.put("one")
-		r.start()
-		r.log.lines()
-		r.sink.tamper("key", "planted")
-		r.sink.fail(errors.New("read-only file system"))
-		r.after(10 * time.Second)
-		r.wantTrouble(turn.KindRender)
-		r.sink.fail(nil)
-		r.after(time.Second)
-		r.wantFile("one")
-		r.wantTrouble("")
-		r.wantLines("the last good value stays in force: read-only file system", "repaired the file", "in step with the store again")
 	})
 }
 
