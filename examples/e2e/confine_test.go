@@ -21,6 +21,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/vault/api"
 )
 
 // projected is a directory of files that are all replaced at once, by a rename of a link, as the kubelet does it.
@@ -103,6 +105,32 @@ func TestAConfinedAgentTakesUpCredentialsThatWereReplaced(t *testing.T) {
 	w.agent.assertProcessMetrics(t)
 }
 
+func TestAConfinedAgentTakesUpAWebTokenThatWasReplaced(t *testing.T) {
+	w := newWorld(t, setting{})
+	newToken := func() (mount, token string, environ []string) {
+		environ = byJWT(t, w.vault, w.policy)
+		_, mount, _ = strings.Cut(environ[1], "=")
+		_, path, _ := strings.Cut(environ[3], "=")
+		token = string(must[[]byte](t)(os.ReadFile(path)))
+		w.secrets = append(w.secrets, token)
+		return mount, token, environ
+	}
+	mount, token, environ := newToken()
+	credentials := project(t, map[string]string{"token": token})
+	w.mount = mount
+	w.confined(append(environ, "AGENT_JWT_FILE="+credentials.path("token"))...)
+	w.agent.ready(t)
+
+	// From now on the mount knows the next token's key alone.
+	other, token, _ := newToken()
+	keys := must[*api.Secret](t)(w.vault.Client().Logical().Read("auth/" + other + "/config")).Data["jwt_validation_pubkeys"]
+	write(t, w.vault, "auth/"+mount+"/config", map[string]any{"jwt_validation_pubkeys": keys})
+	w.logOut()
+	w.agent.failures(t, "unauthenticated", 1)
+	credentials.replace(map[string]string{"token": token})
+	w.follows("a login with the token that the link leads to by then")
+}
+
 func TestAConfinedAgentTakesUpAnAuthorityThatWasReplaced(t *testing.T) {
 	w := newWorld(t, setting{})
 	certificate, authority := newAuthority(t)
@@ -169,16 +197,22 @@ func TestAConfinedAgentHoldsNoPowerThatItDoesNotNeed(t *testing.T) {
 	w := newWorld(t, setting{})
 	w.confined()
 	w.agent.ready(t)
-	status := string(must[[]byte](t)(os.ReadFile(fmt.Sprintf("/proc/%d/status", w.agent.cmd.Process.Pid))))
-	for _, line := range []string{"CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1"} {
-		if !strings.Contains(status, line+"\n") {
-			t.Errorf("%q isn't so:\n%s", line, status)
-		}
-	}
+	w.agent.assertPowerless(t)
 	limits := string(must[[]byte](t)(os.ReadFile(fmt.Sprintf("/proc/%d/limits", w.agent.cmd.Process.Pid))))
 	for line := range strings.Lines(limits) {
 		if fields := strings.Fields(line); strings.HasPrefix(line, "Max core file size") && (fields[4] != "0" || fields[5] != "0") {
 			t.Errorf("a core file may be left: %s", line)
+		}
+	}
+}
+
+// assertPowerless checks that the agent holds no capability and can't gain any.
+func (p *process) assertPowerless(t *testing.T) {
+	t.Helper()
+	status := string(must[[]byte](t)(os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))))
+	for _, line := range []string{"CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapAmb:\t0000000000000000", "NoNewPrivs:\t1"} {
+		if !strings.Contains(status, line+"\n") {
+			t.Errorf("%q isn't so:\n%s", line, status)
 		}
 	}
 }
