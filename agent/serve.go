@@ -4,18 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"net/http"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
-	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/keyturn/keyturn/agent/internal/control"
@@ -29,24 +27,26 @@ import (
 const (
 	// gcPercent trades CPU, of which the agent needs next to none, for memory, which every pod pays for.
 	gcPercent = 25
-	// connections bounds those who watch.
-	connections = 32
 	// farewell bounds what an agent that was told to stop still does over the network.
 	farewell = 3 * time.Second
 )
 
+// endings are the signals that tell the agent to stop. Under nohup(1) the end of the terminal is none of them.
+func endings() []os.Signal {
+	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		all = append(all, syscall.SIGHUP)
+	}
+	return all
+}
+
 // serve renders until ctx ends. Its errors are about this machine or the configuration, never about the store.
 func serve(ctx context.Context, c Config) (err error) {
-	defer func() {
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
-		defer cancel()
-		c.Store.Close(bounded)
-	}()
 	dir, err := sink.Open(c.Dir, sink.Options{AllowDisk: c.AllowDisk})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, leave(ctx, dir, c)) }()
+	defer func() { err = errors.Join(err, dir.Close()) }()
 	listener, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return listenError(err)
@@ -66,9 +66,12 @@ func serve(ctx context.Context, c Config) (err error) {
 	})
 	c.Log.Info("started", "version", build().Version, "files", len(c.Secrets), "dir", dir.Path(), "listen", listener.Addr().String())
 	group, running := errgroup.WithContext(ctx)
-	group.Go(func() error { loop.Run(running); return nil })
-	group.Go(func() error { return answer(running, listener, observe.Handler(loop.Status, metrics)) })
-	group.Go(func() error { return socket.Serve(running, filepath.Join(dir.Path(), socketName)) })
+	group.Go(func() error {
+		loop.Run(running)
+		return leave(ctx, dir, c) // at once: who is slow to take an answer doesn't keep the files
+	})
+	group.Go(func() error { return observe.Serve(running, listener, observe.Handler(loop.Status, metrics)) })
+	group.Go(func() error { return socket.Serve(running, filepath.Join(dir.Path(), socketName), dir.InPlace) })
 	err = group.Wait()
 	c.Log.Info("stopped")
 	return err
@@ -103,46 +106,20 @@ func listenError(err error) error {
 	return errors.New("AGENT_LISTEN names a host that is no address of this machine: write 127.0.0.1:PORT, or :PORT for all of them")
 }
 
-// answer serves h until ctx ends.
-func answer(ctx context.Context, l net.Listener, h http.Handler) error {
-	server := &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    8 << 10,
-		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var stopping sync.WaitGroup
-	stopping.Go(func() {
-		<-ctx.Done()
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
-		defer cancel()
-		if server.Shutdown(bounded) != nil {
-			server.Close()
-		}
-	})
-	err := server.Serve(netutil.LimitListener(l, connections))
-	cancel()
-	stopping.Wait()
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return err
-}
-
-// leave does with the files what AGENT_ON_EXIT says if the agent was told to stop. One that fails leaves them: they are
-// the last good ones, and the next agent adopts them.
-func leave(stopped context.Context, dir *sink.Dir, c Config) error {
-	var err error
+// leave does with the files what AGENT_ON_EXIT says if the agent was told to stop, and gives its token back. One that fails
+// leaves the files: they are the last good ones, and the next agent adopts them.
+func leave(stopped context.Context, dir *sink.Dir, c Config) (err error) {
 	if stopped.Err() != nil && !c.KeepOnExit {
+		names := []string{socketName} // first: whoever connects from now on would be told of files that are gone
 		for _, s := range c.Secrets {
-			err = errors.Join(err, dir.Remove(s.File))
+			names = append(names, s.File)
 		}
+		err = dir.Remove(names...)
 	}
-	return errors.Join(err, dir.Close())
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(stopped), farewell)
+	defer cancel()
+	c.Store.Close(bounded)
+	return err
 }
 
 func build() observe.Build {

@@ -81,7 +81,7 @@ func serveAt(t *testing.T, l Loop, path string) *Server {
 	s := New(l, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(ctx, path) }()
+	go func() { done <- s.Serve(ctx, path, locked) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -91,6 +91,9 @@ func serveAt(t *testing.T, l Loop, path string) *Server {
 	eventually(t, "somebody answers", func() bool { return answers(path) })
 	return s
 }
+
+// locked is a directory that nobody replaces.
+func locked() bool { return true }
 
 func answers(path string) bool {
 	c, err := net.Dial("unix", path)
@@ -234,7 +237,7 @@ func TestWhoWaitsForARefreshIsSentAwayAtTheEnd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "agent.sock")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- New(l, slog.New(slog.DiscardHandler)).Serve(ctx, path) }()
+	go func() { done <- New(l, slog.New(slog.DiscardHandler)).Serve(ctx, path, locked) }()
 	eventually(t, "the socket is there", func() bool { return answers(path) })
 	status := make(chan int)
 	go func() {

@@ -2,13 +2,14 @@ package control
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -20,41 +21,50 @@ const (
 	// connections bounds the callers that are connected at once; further ones wait in the socket's queue.
 	connections = 64
 	// watch is how often the socket is looked after: whoever replaces the directory takes it away.
-	watch = time.Second
-	// farewell bounds the wait for requests that are under way at the end.
-	farewell = time.Second
+	watch = 250 * time.Millisecond
+	// farewell bounds the wait for requests that are under way at the end, or when the socket was taken away.
+	farewell = 500 * time.Millisecond
+	// apart is how far apart two sockets are made, however often one is taken away.
+	apart = time.Second
 )
 
-// ErrInUse is what Serve returns, wrapped, if another process answers on the socket.
-var ErrInUse = errors.New("another process answers there")
-
-// Serve answers on the socket at path until ctx ends, then removes it. A socket that nobody answers on any more is
-// replaced. Its error says why the socket can't be made; once it could, it is made anew for as long as it takes whenever
-// somebody has taken it away.
-func (s *Server) Serve(ctx context.Context, path string) error {
+// Serve answers on the socket at path until ctx ends, then removes it. The caller has locked the directory, so whatever
+// stands at path already was left behind or planted, and gives way. Its error says why the socket can't be made; once it
+// could, it is made anew, for as long as it takes, whenever somebody has taken it away or put something in its place. That
+// waits until locked reports that the directory at path is the caller's.
+func (s *Server) Serve(ctx context.Context, path string, locked func() bool) error {
 	l, err := listen(path)
 	if err != nil {
 		return err
 	}
-	reason := ""
-	for {
-		if l != nil {
-			reason = ""
-			if err := s.serve(ctx, l, path); err != nil || ctx.Err() != nil {
-				return err
-			}
-			s.log.Warn("the socket was taken away; making it anew", "path", path)
+	for l != nil {
+		made := time.Now()
+		if err := s.serve(ctx, l, path); err != nil || ctx.Err() != nil {
+			return err
 		}
-		if l, err = listen(path); err != nil {
-			if r := err.Error(); r != reason {
-				reason = r
-				s.log.Warn("the socket can't be made; trying again", "reason", r)
-			}
-			if !pause(ctx, watch) {
-				return nil
-			}
+		s.log.Warn("the socket was taken away; making it anew", "path", path)
+		pause(ctx, time.Until(made.Add(apart)))
+		l = s.listenAgain(ctx, path, locked)
+	}
+	return nil
+}
+
+// listenAgain tries until the socket is there. It returns nil if ctx ends first.
+func (s *Server) listenAgain(ctx context.Context, path string, locked func() bool) *net.UnixListener {
+	for said := ""; ctx.Err() == nil; pause(ctx, watch) {
+		if !locked() {
+			continue // who locks the directory says what is wrong with it
+		}
+		l, err := listen(path)
+		if err == nil {
+			return l
+		}
+		if reason := err.Error(); reason != said {
+			said = reason
+			s.log.Warn("the socket can't be made; trying again", "reason", reason)
 		}
 	}
+	return nil
 }
 
 // serve answers on l until ctx ends or l's socket is no longer the one at path. It waits for the requests that it began.
@@ -65,20 +75,24 @@ func (s *Server) serve(ctx context.Context, l *net.UnixListener, path string) er
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	server := &http.Server{
-		Handler:           s.handler(),
-		ReadHeaderTimeout: 2 * time.Second,
-		ReadTimeout:       5 * time.Second,
-		WriteTimeout:      maxWait + 5*time.Second,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    4 << 10,
-		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
+		Handler:                      s.handler(),
+		ReadHeaderTimeout:            2 * time.Second,
+		ReadTimeout:                  3 * time.Second,
+		WriteTimeout:                 maxWait + 5*time.Second,
+		MaxHeaderBytes:               4 << 10,
+		DisableGeneralOptionsHandler: true, // "OPTIONS *" is no request that is answered here
+		ErrorLog:                     slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+		BaseContext:                  func(net.Listener) context.Context { return ctx },
 	}
+	server.SetKeepAlivesEnabled(false) // callers ask seldom, and would hold a place meanwhile
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for isStill(own, path) && pause(ctx, watch) {
 		}
 		cancel() // whoever waits for a refresh is told to ask again
+		if isStill(own, path) {
+			os.Remove(path)
+		}
 		bounded, release := context.WithTimeout(context.WithoutCancel(ctx), farewell)
 		defer release()
 		if server.Shutdown(bounded) != nil {
@@ -88,9 +102,6 @@ func (s *Server) serve(ctx context.Context, l *net.UnixListener, path string) er
 	err = server.Serve(netutil.LimitListener(&peers{l, s}, connections))
 	cancel()
 	wg.Wait()
-	if isStill(own, path) {
-		os.Remove(path)
-	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -114,20 +125,10 @@ func isStill(own fs.FileInfo, path string) bool {
 	return err == nil && os.SameFile(own, now)
 }
 
-// listen makes the socket, 0600, in place of one that nobody answers on.
+// listen makes the socket, 0600, in place of whatever stands there.
 func listen(path string) (*net.UnixListener, error) {
-	c, err := net.DialTimeout("unix", path, watch)
-	if err == nil {
-		c.Close()
-	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case errors.Is(err, unix.ECONNREFUSED): // only that says that nobody listens; a busy process refuses otherwise
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-	default:
-		return nil, fmt.Errorf("%s: %w: stop it, or set AGENT_DIR to another directory", path, ErrInUse)
+	if err := vacate(path); err != nil {
+		return nil, err
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -138,6 +139,20 @@ func listen(path string) (*net.UnixListener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// vacate takes away what stands at path. A directory may hold what can't be deleted: it is moved aside first, to a name that
+// the next start sweeps.
+func vacate(path string) error {
+	if err := os.Remove(path); err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	aside := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp-"+rand.Text())
+	if err := os.Rename(path, aside); err != nil {
+		return err
+	}
+	os.RemoveAll(aside)
+	return nil
 }
 
 // peers accepts connections of this process's uid and closes all others.

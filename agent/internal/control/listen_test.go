@@ -7,12 +7,15 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,50 +28,116 @@ func TestTheSocketIsItsOwnersAlone(t *testing.T) {
 	}
 }
 
-func TestAStaleSocketIsReplaced(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "agent.sock")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+// planted is what may stand in the socket's place.
+var planted = map[string]func(t *testing.T, path string) error{
+	"a socket that nobody answers on": func(t *testing.T, path string) error {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err == nil {
+			l.SetUnlinkOnClose(false) // as a SIGKILL leaves it
+			l.Close()
+		}
+		return err
+	},
+	"a socket that somebody answers on": func(t *testing.T, path string) error {
+		l, err := net.Listen("unix", path)
+		if err == nil {
+			t.Cleanup(func() { l.Close() })
+		}
+		return err
+	},
+	"a file":                   func(_ *testing.T, path string) error { return os.WriteFile(path, []byte("planted"), 0o600) },
+	"a fifo":                   func(_ *testing.T, path string) error { return unix.Mkfifo(path, 0o600) },
+	"a link to nowhere":        func(_ *testing.T, path string) error { return os.Symlink("nowhere", path) },
+	"a link to itself":         func(_ *testing.T, path string) error { return os.Symlink(path, path) },
+	"a link to a directory":    func(_ *testing.T, path string) error { return os.Symlink("/", path) },
+	"an empty directory":       func(_ *testing.T, path string) error { return os.Mkdir(path, 0) },
+	"a directory and its tree": func(_ *testing.T, path string) error { return os.MkdirAll(filepath.Join(path, "a", "b"), 0o700) },
+}
+
+// Nobody but the owner writes in the directory, and the caller has locked it, so what stands there was left or planted.
+func TestWhateverStandsInItsPlaceGivesWay(t *testing.T) {
+	for what, plant := range planted {
+		t.Run(what, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "agent.sock")
+			if err := plant(t, path); err != nil {
+				t.Fatal(err)
+			}
+			serveAt(t, &loop{}, path)
+			eventually(t, "the socket is there", func() bool { return isSocketOf(path) })
+			isAlone(t, path)
+		})
+	}
+}
+
+func TestASocketThatIsReplacedIsBackWithinASecond(t *testing.T) {
+	paths := map[string]string{}
+	for what := range planted {
+		_, paths[what] = serve(t, &loop{})
+	}
+	<-time.After(apart) // since they were made
+	for what, plant := range planted {
+		if err := errors.Join(os.Remove(paths[what]), plant(t, paths[what])); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	began := time.Now()
+	for what, path := range paths {
+		eventually(t, "the socket is back that was replaced by "+what, func() bool { return isSocketOf(path) })
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("the sockets were back after %v", took)
+	}
+	for _, path := range paths {
+		isAlone(t, path)
+	}
+}
+
+// isSocketOf reports whether a server of this package answers at path.
+func isSocketOf(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode().Type() != os.ModeSocket {
+		return false
+	}
+	client := over(path)
+	client.Timeout = 100 * time.Millisecond
+	response, err := client.Get("http://agent/status")
 	if err != nil {
-		t.Fatal(err)
+		return false
 	}
-	l.SetUnlinkOnClose(false) // as a SIGKILL leaves it
-	l.Close()
-	serveAt(t, &loop{}, path)
+	response.Body.Close()
+	return response.StatusCode == http.StatusOK
 }
 
-func TestALiveSocketIsNotReplaced(t *testing.T) {
-	_, path := serve(t, &loop{})
-	before, err := os.Lstat(path)
-	if err != nil {
-		t.Fatal(err)
+// isAlone wants a socket of the owner's at path, and nothing beside it.
+func isAlone(t *testing.T, path string) {
+	t.Helper()
+	if info, err := os.Lstat(path); err != nil {
+		t.Error(err)
+	} else if info.Mode() != os.ModeSocket|0o600 {
+		t.Errorf("it is %v", info.Mode())
 	}
-	err = New(&loop{}, slog.New(slog.DiscardHandler)).Serve(t.Context(), path)
-	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "AGENT_DIR") {
-		t.Errorf("%v", err)
-	}
-	if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
-		t.Errorf("the live socket was touched: %v", err)
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+		t.Errorf("in the directory are %v, %v", left, err)
 	}
 }
 
-// Nobody but the owner writes in the directory, so what stands there and doesn't answer was left or planted.
-func TestAFileInItsPlaceIsReplaced(t *testing.T) {
+// Somebody who takes it away again and again doesn't fill the log.
+func TestASocketIsMadeAtMostOnceASecond(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "agent.sock")
-	if err := os.WriteFile(path, []byte("planted"), 0o600); err != nil {
-		t.Fatal(err)
+	said := make(lines, 100)
+	s := New(&loop{}, slog.New(slog.NewTextHandler(said, nil)))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(ctx, path, locked) }()
+	for end := time.Now().Add(2500 * time.Millisecond); time.Now().Before(end); <-time.After(5 * time.Millisecond) {
+		os.Remove(path)
 	}
-	serveAt(t, &loop{}, path)
-}
-
-// Whoever replaces the directory, or tidies up too much, takes the socket away.
-func TestASocketThatIsTakenAwayIsMadeAnew(t *testing.T) {
-	_, path := serve(t, &loop{})
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
-	eventually(t, "the socket is back", func() bool { return answers(path) })
-	if status, _ := ask(t, path, "GET", "/status", ""); status != 200 {
-		t.Errorf("HTTP %d", status)
+	if n := len(said); n < 2 || n > 3 {
+		t.Errorf("in 2.5 s there were %d lines", n)
 	}
 }
 
@@ -135,66 +204,87 @@ func callAsAnother(path string) {
 	os.Stdout.WriteString("answered: " + string(answer))
 }
 
-// A process that is too busy to let anybody else in refuses otherwise than one that is dead.
-func TestABusySocketIsNotReplaced(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "agent.sock")
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
-		t.Fatal(err)
-	}
-	for full := false; !full; {
-		c, err := net.Dial("unix", path)
-		if full = err != nil; !full {
-			defer c.Close()
-		}
-	}
-	if err := New(&loop{}, slog.New(slog.DiscardHandler)).Serve(t.Context(), path); !errors.Is(err, ErrInUse) {
-		t.Errorf("%v", err)
-	}
-	if _, err := os.Lstat(path); err != nil {
-		t.Errorf("the busy socket was removed: %v", err)
-	}
-}
-
-// The directory may go, and it takes whoever renders to it a moment to make it anew: no reason to end.
+// The directory may go, and it takes whoever renders to it a moment to make it anew: no reason to end. Until that one has
+// locked it, it may be another agent's.
 func TestTheSocketFollowsItsDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
 	path := filepath.Join(dir, "agent.sock")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	lines := make(lines, 100)
-	s := New(&loop{}, slog.New(slog.NewTextHandler(lines, nil)))
+	said := make(lines, 100)
+	s := New(&loop{}, slog.New(slog.NewTextHandler(said, nil)))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(ctx, path) }()
+	var isLocked atomic.Bool
+	looked := make(chan bool)
+	look := func() bool {
+		select {
+		case looked <- true:
+		case <-ctx.Done():
+		}
+		return isLocked.Load()
+	}
+	go func() { ended <- s.Serve(ctx, path, look) }()
 	eventually(t, "somebody answers", func() bool { return answers(path) })
-	if err := os.RemoveAll(dir); err != nil {
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	for tried := false; !tried; {
+	for range 3 {
 		select {
-		case line := <-lines:
-			tried = strings.Contains(line, "trying again")
+		case <-looked:
 		case err := <-ended:
 			t.Fatalf("the server ended with its directory: %v", err)
 		}
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
+	if answers(path) {
+		t.Error("there is a socket in a directory that isn't locked")
 	}
+	isLocked.Store(true)
+	<-looked
 	eventually(t, "somebody answers in the new directory", func() bool { return answers(path) })
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	close(lines)
-	for line := range lines {
-		t.Errorf("said once more: %s", line)
+	if n := len(said); n != 1 {
+		t.Errorf("%d lines are said of one change", n)
+	}
+}
+
+// A place where no socket can be made is said once, for as long as it takes.
+func TestAPlaceThatCannotBeHadIsNamedOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	path := filepath.Join(dir, "agent.sock")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	said := make(lines, 100)
+	s := New(&loop{}, slog.New(slog.NewTextHandler(said, nil)))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	tries := make(chan bool, 100)
+	go func() { ended <- s.Serve(ctx, path, func() bool { tries <- true; return true }) }()
+	eventually(t, "somebody answers", func() bool { return answers(path) })
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		<-tries
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	close(said)
+	failed := 0
+	for line := range said {
+		if strings.Contains(line, "trying again") {
+			failed++
+		}
+	}
+	if failed != 1 {
+		t.Errorf("the failure is said %d times", failed)
 	}
 }
 

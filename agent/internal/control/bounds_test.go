@@ -1,0 +1,143 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// cut is when whoever is slow must have been cut off: the server's longest bound, and some for a busy machine.
+const cut = 5 * time.Second
+
+// dial connects and sends what a client would say first.
+func dial(t *testing.T, path, first string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if _, err := io.WriteString(c, first); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// isCut reports whether the server closes c before that much time has passed, whatever it sends until then.
+func isCut(t *testing.T, c net.Conn, within time.Duration) bool {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := io.Copy(io.Discard, c)
+	return err == nil || errors.Is(err, syscall.ECONNRESET)
+}
+
+const statusRequest = "GET /status HTTP/1.1\r\nHost: agent\r\n\r\n"
+
+func TestWhoIsSlowIsCutOff(t *testing.T) {
+	l := &loop{}
+	_, path := serve(t, l)
+	began := time.Now()
+	clients := map[string]net.Conn{}
+	for what, first := range map[string]string{
+		"says nothing":              "",
+		"sends half a header":       "POST /refresh HT",
+		"sends a header bit by bit": "GET /status HTTP/1.1\r\n",
+		"sends half a body":         "POST /refresh HTTP/1.1\r\nHost: agent\r\nContent-Length: 99\r\n\r\n{\"file\":",
+		"sends half a piece":        "POST /ack HTTP/1.1\r\nHost: agent\r\nTransfer-Encoding: chunked\r\n\r\n63\r\n{\"file\":",
+		"asks and stays":            statusRequest,
+	} {
+		clients[what] = dial(t, path, first)
+	}
+	eventually(t, "who sends a header bit by bit is cut off", func() bool {
+		_, err := io.WriteString(clients["sends a header bit by bit"], "A: b\r\n")
+		return err != nil
+	})
+	for what, c := range clients {
+		if !isCut(t, c, cut-time.Since(began)) {
+			t.Errorf("who %s is still connected after %v", what, cut)
+		}
+	}
+	if n := l.count(); n != 0 {
+		t.Errorf("the loop was asked %d times", n)
+	}
+}
+
+// Those who come when all places are taken wait until somebody goes or is cut off.
+func TestOnlySoManyAreServedAtOnce(t *testing.T) {
+	_, path := serve(t, &loop{})
+	began := time.Now()
+	for range connections {
+		dial(t, path, "GET /status HTTP/1.1\r\n")
+	}
+	last := dial(t, path, statusRequest)
+	if isCut(t, last, 500*time.Millisecond) {
+		t.Errorf("one more than %d is answered at once", connections)
+	}
+	last.SetReadDeadline(began.Add(cut))
+	response, err := http.ReadResponse(bufio.NewReader(last), nil)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("who waited for a place: %v", err)
+	}
+	response.Body.Close()
+}
+
+func TestWhatNoClientOfOursSendsIsRefused(t *testing.T) {
+	l := &loop{}
+	_, path := serve(t, l)
+	const huge = "POST /refresh HTTP/1.1\r\nHost: agent\r\nContent-Length: 1000000000\r\n\r\n"
+	for request, want := range map[string]int{
+		"OPTIONS * HTTP/1.1\r\nHost: agent\r\n\r\n":                                             http.StatusBadRequest,
+		"GET /status HTTP/1.1\r\nHost: agent\r\nA: " + strings.Repeat("x", 16<<10) + "\r\n\r\n": http.StatusRequestHeaderFieldsTooLarge,
+		huge + `{"file":"` + strings.Repeat("x", maxBody):                                       http.StatusRequestEntityTooLarge,
+	} {
+		c := dial(t, path, request)
+		c.SetReadDeadline(time.Now().Add(cut))
+		response, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Errorf("%.40q: %v", request, err)
+			continue
+		}
+		response.Body.Close()
+		if response.StatusCode != want || !isCut(t, c, cut) {
+			t.Errorf("%.40q is answered with %d and goes on, want %d and the end", request, response.StatusCode, want)
+		}
+	}
+	if n := l.count(); n != 0 {
+		t.Errorf("the loop was asked %d times", n)
+	}
+}
+
+// At the end nobody can connect any more, at once, and a slow client delays it by no more than the farewell.
+func TestTheEndWaitsForNoSlowClient(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- New(&loop{}, slog.New(slog.DiscardHandler)).Serve(ctx, path, locked) }()
+	eventually(t, "the socket is there", func() bool { return answers(path) })
+	for _, first := range []string{"", "GET /status HT", "POST /refresh HTTP/1.1\r\nHost: agent\r\nContent-Length: 9\r\n\r\n{"} {
+		dial(t, path, first)
+	}
+	began := time.Now()
+	cancel()
+	eventually(t, "the socket is gone", func() bool { return !answers(path) })
+	if took := time.Since(began); took > farewell/2 {
+		t.Errorf("the socket was there for another %v", took)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > farewell+time.Second {
+		t.Errorf("the end took %v", took)
+	}
+}
