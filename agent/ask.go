@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kelseyhightower/envconfig"
+
 	"github.com/keyturn/keyturn/agent/internal/control"
 	"github.com/keyturn/keyturn/agent/internal/observe"
 )
@@ -37,12 +39,32 @@ func patience(args []string) (wait time.Duration, ok bool) {
 	return wait, found && err == nil && wait >= 0 && wait <= maxPatience
 }
 
+// alone reads one variable. Whoever asks a running agent needs only the one that leads to it: what is wrong with another, or
+// with a file that it names, is not how that agent stands.
+func alone(read func(p *problems, v variables) string) (value string, err error) {
+	var v variables
+	if err := envconfig.Process(prefix, &v); err != nil {
+		return "", err
+	}
+	fillDefaults(&v)
+	p := &problems{}
+	value = read(p, v)
+	if err := p.err(); err != nil {
+		return "", usageError{err}
+	}
+	return value, nil
+}
+
 // health asks the agent that listens at AGENT_LISTEN, for images that have no shell to ask with. It asks until every file is
 // rendered, or wait is over: one probe that waits costs less than many that don't, and notices at once.
-func health(ctx context.Context, c Config, wait time.Duration) error {
+func health(ctx context.Context, wait time.Duration) error {
+	listen, err := alone(func(p *problems, v variables) string { return p.address("AGENT_LISTEN", v.Listen) })
+	if err != nil {
+		return err
+	}
 	end := time.Now().Add(wait)
 	for pause := lookAgain; ; pause = min(2*pause, lookRarely) {
-		err := readiness(ctx, c)
+		err := readiness(ctx, listen)
 		if err == nil || ctx.Err() != nil || !time.Now().Add(pause).Before(end) {
 			return err
 		}
@@ -54,10 +76,10 @@ func health(ctx context.Context, c Config, wait time.Duration) error {
 }
 
 // readiness asks once.
-func readiness(ctx context.Context, c Config) error {
+func readiness(ctx context.Context, listen string) error {
 	ctx, cancel := context.WithTimeout(ctx, farewell)
 	defer cancel()
-	host, port, _ := net.SplitHostPort(c.Listen)
+	host, port, _ := net.SplitHostPort(listen)
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
@@ -88,10 +110,14 @@ func readiness(ctx context.Context, c Config) error {
 }
 
 // status prints what the agent that renders to AGENT_DIR says of itself, as a table or, as it came, in JSON.
-func status(ctx context.Context, c Config, asJSON bool, w io.Writer) error {
+func status(ctx context.Context, asJSON bool, w io.Writer) error {
+	dir, err := alone(func(p *problems, v variables) string { return p.directory("AGENT_DIR", v.Dir) })
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, farewell)
 	defer cancel()
-	document, err := control.Ask(ctx, filepath.Join(c.Dir, socketName))
+	document, err := control.Ask(ctx, filepath.Join(dir, socketName))
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -9,8 +10,8 @@ import (
 	"time"
 )
 
-// agentThat answers /readyz as an agent that has rendered its file after a number of questions.
-func agentThat(t *testing.T, rendersAfter int64) (c Config, asked *atomic.Int64) {
+// agentThat is what AGENT_LISTEN names, and answers /readyz as an agent that has rendered its file after a number of questions.
+func agentThat(t *testing.T, rendersAfter int64) (asked *atomic.Int64) {
 	asked = new(atomic.Int64)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if asked.Add(1) > rendersAfter {
@@ -21,25 +22,55 @@ func agentThat(t *testing.T, rendersAfter int64) (c Config, asked *atomic.Int64)
 		w.Write([]byte(`{"ready":false,"files":[{"file":"key","rendered":false,"waits_for":"Vault is sealed"}]}`))
 	}))
 	t.Cleanup(server.Close)
-	return Config{Listen: strings.TrimPrefix(server.URL, "http://")}, asked
+	environment(t, map[string]string{"AGENT_LISTEN": strings.TrimPrefix(server.URL, "http://")})
+	return asked
 }
 
 func TestHealthAsksOnceUnlessItIsToldToWait(t *testing.T) {
-	c, asked := agentThat(t, 2)
-	if err := health(t.Context(), c, 0); err == nil || !strings.Contains(err.Error(), "key: Vault is sealed") || asked.Load() != 1 {
+	asked := agentThat(t, 2)
+	if err := health(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "key: Vault is sealed") || asked.Load() != 1 {
 		t.Errorf("after %d questions: %v", asked.Load(), err)
 	}
-	if err := health(t.Context(), c, time.Minute); err != nil || asked.Load() != 3 {
+	if err := health(t.Context(), time.Minute); err != nil || asked.Load() != 3 {
 		t.Errorf("after %d questions: %v", asked.Load(), err)
 	}
 }
 
 func TestHealthThatWaitsInVainSaysWhy(t *testing.T) {
-	c, asked := agentThat(t, 1<<20)
+	asked := agentThat(t, 1<<20)
 	began := time.Now()
-	err := health(t.Context(), c, 3*lookAgain)
+	err := health(t.Context(), 3*lookAgain)
 	if err == nil || !strings.Contains(err.Error(), "key: Vault is sealed") || asked.Load() < 2 || time.Since(began) > 10*lookAgain {
 		t.Errorf("after %d questions and %v: %v", asked.Load(), time.Since(began), err)
+	}
+}
+
+// An agent that runs is not ill because a CA file is away for a moment, or because somebody who asks has set something wrong.
+func TestWhoAsksNeedsOnlyTheVariableThatLeadsThere(t *testing.T) {
+	wrong := map[string]string{"VAULT_CACERT": "/nonexistent", "VAULT_ADDR": "nowhere", "AGENT_AUTH": "none", "AGENT_POLL_INTERVAL": "soon", "AGENT_TOKN_FILE": "/x"}
+	dir, variables := nowhere(t)
+	leaveBehind(t, dir, canary)
+	variables["AGENT_LISTEN"] = freePort(t)
+	started(t, variables)
+	for name, others := range map[string]map[string]string{
+		"health": {"AGENT_LISTEN": variables["AGENT_LISTEN"], "AGENT_DIR": "nowhere"},
+		"status": {"AGENT_DIR": dir, "AGENT_LISTEN": "nowhere"},
+	} {
+		maps.Copy(others, wrong)
+		environment(t, others)
+		if code, _, stderr := command(t, t.Context(), name); code != exitDone || stderr != "" {
+			t.Errorf("%s: exit code %d, %q", name, code, stderr)
+		}
+	}
+}
+
+func TestWhoAsksIsToldOfThatVariable(t *testing.T) {
+	environment(t, map[string]string{"AGENT_LISTEN": canary, "AGENT_DIR": canary})
+	for name, variable := range map[string]string{"health": "AGENT_LISTEN", "status": "AGENT_DIR"} {
+		code, _, stderr := command(t, t.Context(), name)
+		if code != exitUsage || strings.Count(stderr, "AGENT_") != 1 || !strings.Contains(stderr, variable) || strings.Contains(stderr, canary) {
+			t.Errorf("%s: exit code %d, %q", name, code, stderr)
+		}
 	}
 }
 

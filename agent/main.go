@@ -25,7 +25,7 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	context.AfterFunc(ctx, stop)   // a second signal kills
 	signal.Ignore(syscall.SIGPIPE) // a log that nobody reads any more ends nothing
 	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
@@ -64,14 +64,15 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	default:
 		return usageError{errors.New("there is no such command: see keyturn-agent -h")}
 	}
+	switch command {
+	case "health":
+		return health(ctx, wait)
+	case "status":
+		return status(ctx, asJSON, stdout)
+	}
 	c, note, err := load(environ, stderr)
-	switch {
-	case err != nil:
+	if err != nil {
 		return usageError{err}
-	case command == "health":
-		return health(ctx, c, wait)
-	case command == "status":
-		return status(ctx, c, asJSON, stdout)
 	}
 	debug.SetGCPercent(gcPercent)
 	note()
