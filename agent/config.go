@@ -37,7 +37,7 @@ type variables struct {
 	AllowHTTP    string `split_words:"true" default:"false" desc:"allow plain http to a Gemini endpoint that is not loopback"`
 	Confine      string `default:"best-effort" desc:"confine the agent itself, by Landlock and more: best-effort, require or off"`
 	ConnectPorts string `split_words:"true" desc:"TCP ports that a confined agent may connect to, besides 53 and those of Vault, Gemini and a proxy"`
-	OnExit       string `split_words:"true" default:"wipe" desc:"wipe or keep the files on SIGTERM"`
+	OnExit       string `split_words:"true" default:"wipe" desc:"wipe or keep the files when told to stop"`
 	LogLevel     string `split_words:"true" default:"info" desc:"debug, info, warn or error"`
 	LogFormat    string `split_words:"true" default:"json" desc:"json or text"`
 }
@@ -181,7 +181,7 @@ const usageHead = `keyturn-agent takes secrets from HashiCorp Vault and renders 
 
 usage: keyturn-agent [command]
 
-  run      render, and go on rendering, until SIGTERM (the default)
+  run      render, and go on rendering, until SIGTERM, SIGINT or SIGHUP (the default)
   health   ask the running agent whether every file is rendered (-wait=8s: ask until it is, for that long)
   status   show what the running agent has read, rendered, and knows to be in use (-json: as JSON)
   version  print version, commit and Go version
@@ -194,4 +194,7 @@ Variables, each with its default in brackets:
 const usageTail = `  VAULT_*  Vault's own: VAULT_ADDR, VAULT_NAMESPACE, VAULT_CACERT, VAULT_CLIENT_CERT, ...
 
 Exit codes: 0 done, 1 failed, 2 wrong use or configuration.
+
+An agent that is told to stop closes its socket, wipes the files, and revokes the token if it logged in for it: within seconds.
+A second signal ends it at once.
 `
