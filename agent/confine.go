@@ -78,7 +78,7 @@ func (c confinement) apply(dir string) (missing []string, err error) {
 	if c.mode == confineOff {
 		return nil, nil
 	}
-	time.Now().Zone() // loads time.Local while its file can be read
+	_, _ = time.Now().Zone() // loads time.Local while its file can be read
 	rules := c.rules
 	rules.Write = writable(dir)
 	return c.judge(append(slices.Clone(c.missing), confine.Apply(rules)...))
