@@ -1,7 +1,6 @@
 package confine
 
 import (
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,8 +23,14 @@ func OfDirectory(dir string) []string {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
-		if info, err := os.Stat(path); e.Type()&fs.ModeSymlink != 0 && err == nil && !info.IsDir() {
-			dirs = append(dirs, filepath.Dir(target(path)))
+		if link, err := os.Readlink(path); err != nil || filepath.Base(link) == link {
+			continue // it is no link, or one to another entry
+		}
+		if info, err := os.Stat(path); err != nil || info.IsDir() {
+			continue
+		}
+		if leads := filepath.Dir(target(path)); !slices.Contains(dirs, leads) {
+			dirs = append(dirs, leads)
 		}
 	}
 	return distinct(dirs...)
