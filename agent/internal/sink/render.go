@@ -130,7 +130,7 @@ func (d *Dir) fill(f *os.File, name string, v secret.Value) (secret.Identity, er
 		return secret.Identity{}, err
 	}
 	stopAt(name, "written")
-	at := later(time.Now(), d.lastTime.Add(1))
+	at := later(time.Now().Round(0), d.lastTime.Add(1)) // by the clock on the wall, which may have been set back
 	if err := d.pin.root.Chtimes(name, at, at); err != nil {
 		return secret.Identity{}, err
 	}
