@@ -29,9 +29,40 @@ var machineFaults = []fault{
 		mend:   func(w *world) { w.makeRoom() },
 	},
 	{
+		name: "no inode left at the start", did: "an agent is started where no file can be made", ends: true, setting: setting{dir: smallTmpfs},
+		strike: func(w *world) {
+			w.end(w.agent.process)
+			w.fillUp(nil)
+			w.startAgent()
+			w.rotate()
+			w.agent.troubled(w.t, "render")
+		},
+		mend: func(w *world) { w.makeRoom() },
+	},
+	{
 		name: "no descriptor left", did: "the agent may open nothing more (RLIMIT_NOFILE) when the next key comes", deaf: true,
-		strike: func(w *world) { w.limitFiles(3); w.rotate() },
-		mend:   func(w *world) { w.limitFiles(1024) },
+		strike: func(w *world) {
+			w.limitFiles(w.agent.process, 3)
+			w.rotate()
+			w.agent.troubled(w.t, "")
+		},
+		mend: func(w *world) {
+			if holds(w.path(), w.current) {
+				w.t.Error("the key was rendered: the agent had a descriptor left")
+			}
+			w.limitFiles(w.agent.process, 1024)
+		},
+	},
+	{
+		name: "no descriptor left in the app", did: "the app may open nothing more when the next key comes", deaf: true,
+		strike: func(w *world) {
+			w.limitFiles(w.app, 3)
+			w.rotate()
+			eventually(w.t, "the app says that it can't read the key", func() bool {
+				return w.app.count(func(l logged) bool { return l.Level == "WARN" }) == 1
+			})
+		},
+		mend: func(w *world) { w.limitFiles(w.app, 1024) },
 	},
 	{
 		name: "no inotify instance left", did: "the app can't watch the directory, from its start on", felt: never, lines: 3,
@@ -46,7 +77,7 @@ var machineFaults = []fault{
 		},
 	},
 	{
-		name: "clock set back", did: "the file is dated an hour ahead, as by a clock that was then set back; the agent is killed, and started",
+		name: "clock set back", did: "the file is dated an hour ahead, as by a clock that was then set back; the agent is killed, and started", ends: true,
 		strike: func(w *world) {
 			w.end(w.agent.process)
 			ahead := time.Now().Add(time.Hour)
@@ -101,11 +132,19 @@ func (w *world) makeRoom() {
 	}
 }
 
-// limitFiles decides how many descriptors the running agent may have: those above stay open.
-func (w *world) limitFiles(n uint64) {
+// troubled waits until the agent says that something ails it, of that kind if one is given.
+func (a *agent) troubled(t testing.TB, kind string) {
+	t.Helper()
+	eventually(t, "the agent says what ails it", func() bool {
+		return a.count(func(l logged) bool { return l.Level == "WARN" && (kind == "" || l.Kind == kind) }) > 0
+	})
+}
+
+// limitFiles decides how many descriptors a running process may have: those above stay open.
+func (w *world) limitFiles(p *process, n uint64) {
 	w.t.Helper()
 	asRoot(w.t)
-	pid := w.agent.cmd.Process.Pid
+	pid := p.cmd.Process.Pid
 	var limit unix.Rlimit
 	w.try(unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit))
 	limit.Cur = min(n, limit.Max)

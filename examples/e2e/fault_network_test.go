@@ -20,7 +20,15 @@ var networkFaults = []fault{
 		strike: func(w *world) { w.proxy.listens(w.t, false) },
 		mend:   func(w *world) { w.proxy.listens(w.t, true) },
 	},
-	feltAfter(timeout, toxic("half-open", "connections stand, and nothing comes through; what was under way stays lost", "timeout", map[string]any{"timeout": 0})),
+	{
+		name: "half-open", did: "connections stand, and nothing comes through them, nor ever will", setting: setting{way: forgotten}, felt: timeout,
+		strike: func(w *world) { w.lossy.lose(true) },
+		mend:   func(w *world) { w.lossy.lose(false) },
+	},
+	{
+		name: "half-open for a moment", did: "the connections that there are become silent for ever, while new ones work", setting: setting{way: forgotten}, felt: never,
+		strike: func(w *world) { w.lossy.lose(true); w.lossy.lose(false) },
+	},
 }
 
 // timeout is how long the agent waits for a read, asks whether it is the store or the secret, and then some.

@@ -15,19 +15,19 @@ import (
 // processFaults happen to agent and app themselves.
 var processFaults = []fault{
 	{
-		name: "agent killed", did: "SIGKILL, and another agent in its place",
+		name: "agent killed", ends: true, did: "SIGKILL, and another agent in its place",
 		strike: func(w *world) { w.end(w.agent.process) },
 		mend:   func(w *world) { w.startAgent() },
 	},
 	{
-		name: "app killed", did: "SIGKILL under load, and another app in its place; what was asked between has nobody to answer it", down: true, felt: never,
-		strike: func(w *world) { w.end(w.app) },
-		mend:   func(w *world) { w.startApp(); w.serves() },
+		name: "app killed", did: "SIGKILL under load, and another app in its place; what was asked between has nobody to answer it, and isn't counted", ends: true,
+		strike: func(w *world) { w.killApp() },
+		mend:   func(w *world) { w.restartApp() },
 	},
 	{
-		name: "both killed", did: "SIGKILL; the app is started first, and serves with the file that is there", down: true,
-		strike: func(w *world) { w.end(w.agent.process); w.end(w.app) },
-		mend:   func(w *world) { w.startApp(); w.serves(); w.startAgent() },
+		name: "both killed", did: "SIGKILL; the app is started first, and serves with the file that is there", ends: true,
+		strike: func(w *world) { w.end(w.agent.process); w.killApp() },
+		mend:   func(w *world) { w.restartApp(); w.startAgent() },
 	},
 	killedAt("made", "once its temporary file is made"),
 	killedAt("permitted", "once that has its mode and place"),
@@ -39,7 +39,7 @@ var processFaults = []fault{
 // killedAt is an agent that is killed at one step of a write.
 func killedAt(step, when string) fault {
 	return fault{
-		name: "agent killed in a write: " + step, did: "SIGKILL " + when, setting: setting{file: "key." + step, before: func(w *world) { stoppable(w.t) }},
+		name: "agent killed in a write: " + step, did: "SIGKILL " + when, ends: true, setting: setting{file: "key." + step, before: func(w *world) { stoppable(w.t) }},
 		strike: func(w *world) {
 			w.end(w.agent.process)
 			w.startAgent(func(c *exec.Cmd) { c.Path = stoppable(w.t) })
@@ -98,9 +98,10 @@ func TestAgentAndAppMayStartInEitherOrder(t *testing.T) {
 				t.Errorf("it serves %v after the second has started", took)
 			}
 			records := load.Run(t.Context(), nil, load.Config{URL: w.appURL, Rate: rate, Limit: rate, Prompt: func(id int) string { return fmt.Sprint(id) }})
-			failed := fault{}.failures(t, records, began, began)
+			requests, failed := w.failures(records)
 			w.nothingLeaked()
-			results.add(result{c.name, c.did, len(records), failed, took})
+			w.crash()
+			results.add(result{c.name, c.did, requests, failed, took})
 		})
 	}
 }

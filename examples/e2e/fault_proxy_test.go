@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -95,11 +97,12 @@ type front struct {
 	instead  http.HandlerFunc
 	arrivals []time.Time
 	urls     strings.Builder
+	tokens   map[string]bool // that came with the requests
 }
 
 func newFront(t testing.TB, v *vaulttest.Server) *front {
 	t.Helper()
-	f := &front{next: &httputil.ReverseProxy{
+	f := &front{tokens: map[string]bool{}, next: &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(must[*url.URL](t)(url.Parse(v.Addr))) },
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) {
 			panic(http.ErrAbortHandler) // as if nothing stood between
@@ -118,6 +121,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	f.arrivals = append(f.arrivals, time.Now())
 	f.urls.WriteString(r.RequestURI + "\n")
+	if token := r.Header.Get("X-Vault-Token"); token != "" {
+		f.tokens[token] = true
+	}
 	next := f.next
 	if f.instead != nil {
 		next = f.instead
@@ -150,6 +156,13 @@ func (f *front) seen() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.urls.String()
+}
+
+// given returns all tokens that came with requests.
+func (f *front) given() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.tokens))
 }
 
 // busiest returns the most requests that have arrived within any second of a time.

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"net/http"
+
 	"github.com/hashicorp/vault/api"
 
 	"github.com/keyturn/keyturn/examples/vaulttest"
@@ -9,29 +11,36 @@ import (
 // vaultFaults happen to Vault, or to what the agent may do there.
 var vaultFaults = []fault{
 	{
-		name: "sealed", did: "Vault is sealed, and unsealed", setting: setting{way: direct, ownVault: true},
+		name: "sealed", did: "Vault is sealed, and unsealed", setting: setting{ownVault: true},
 		strike: func(w *world) { w.try(w.vault.Seal(w.t.Context())) },
 		mend:   func(w *world) { w.try(w.vault.Unseal(w.t.Context())) },
 	},
 	{
-		name: "hung", did: "Vault takes connections and answers nothing (SIGSTOP)", setting: setting{way: direct, ownVault: true}, felt: timeout,
+		name: "hung", did: "Vault takes connections and answers nothing (SIGSTOP)", setting: setting{ownVault: true}, felt: timeout,
 		strike: func(w *world) { w.try(w.vault.Pause()) },
 		mend:   func(w *world) { w.try(w.vault.Resume()) },
 	},
 	{
-		name: "killed", did: "Vault is killed; another is started and filled", setting: setting{way: direct, ownVault: true},
+		name: "killed", did: "Vault is killed; another is started and filled", setting: setting{ownVault: true},
 		strike: func(w *world) { w.try(w.vault.Kill()) },
 		mend:   func(w *world) { w.anotherVault(); w.fill() },
 	},
 	{
 		name: "restarted empty", did: "Vault is killed; another knows neither token nor secret, until it is filled",
-		setting: setting{way: direct, ownVault: true}, lines: 4,
+		setting: setting{ownVault: true}, lines: 4,
 		strike: func(w *world) { w.try(w.vault.Kill()); w.anotherVault() },
 		mend:   func(w *world) { w.fill() },
 	},
 	{
 		name: "token revoked", did: "the agent's token is revoked; it logs in again by itself", setting: setting{appRole: true}, felt: never,
-		strike: func(w *world) { w.logOut() },
+		strike: func(w *world) { w.logOut(); w.loggedIn(2) },
+	},
+	{
+		name: "token ended in an outage", did: "the agent's token ends while nothing of Vault's comes through", setting: setting{appRole: true, before: (*world).shortLived},
+		strike: func(w *world) {
+			w.front.answer(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+		},
+		mend: func(w *world) { w.front.answer(nil); w.loggedIn(2) },
 	},
 	{
 		name: "given token revoked", did: "the token in the file is revoked, and made again",
@@ -80,6 +89,20 @@ var vaultFaults = []fault{
 		strike: func(w *world) { put(w.t, w.vault, w.secret, map[string]any{"k": w.current + "\r\nHost: elsewhere"}) },
 		mend:   func(w *world) { w.put() },
 	},
+}
+
+// shortLived makes the tokens of the agent's role end before a fault does.
+func (w *world) shortLived() {
+	w.t.Helper()
+	write(w.t, w.vault, w.role, map[string]any{"token_policies": w.policy, "token_ttl": (lasts() / 2).String()})
+}
+
+// loggedIn waits until the agent has logged in that often.
+func (w *world) loggedIn(times int) {
+	w.t.Helper()
+	eventually(w.t, "the agent logs in", func() bool {
+		return w.agent.count(func(l logged) bool { return l.Msg == "logged in to Vault" }) >= times
+	})
 }
 
 // try ends the test if err is not nil.

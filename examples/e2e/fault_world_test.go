@@ -30,6 +30,7 @@ type world struct {
 	vault     *vaulttest.Server
 	front     *front
 	proxy     *faultProxy
+	lossy     *lossy
 	gemini    *geminitest.Server
 	agent     *agent
 	app       *process
@@ -52,6 +53,7 @@ type world struct {
 	mu       sync.Mutex
 	readable map[string]bool // what the file may hold
 	torn     string          // what it held instead
+	absences []absence       // of the app
 	said     strings.Builder // by agents and apps that have ended
 }
 
@@ -72,11 +74,12 @@ func newWorld(t *testing.T, s setting) *world {
 	w.front = newFront(t, w.vault)
 	w.reach = []string{"VAULT_ADDR=http://" + w.front.host}
 	switch s.way {
-	case direct:
-		w.reach = reach(w.vault)
 	case proxied:
 		w.proxy = newFaultProxy(t, w.front.host)
 		w.reach = []string{"VAULT_ADDR=http://" + w.proxy.listen}
+	case forgotten:
+		w.lossy = newLossy(t, w.front.host)
+		w.reach = []string{"VAULT_ADDR=http://" + w.lossy.listen}
 	}
 	w.dir = filepath.Join(w.own(memory(t)), "keys")
 	if s.dir != nil {
@@ -174,7 +177,7 @@ func (w *world) asOwner(c *exec.Cmd) {
 func (w *world) startAgent(options ...func(*exec.Cmd)) {
 	w.t.Helper()
 	environ := append(append([]string{"AGENT_SECRETS=" + w.file + "=secret/" + w.secret + "#k", "AGENT_VALIDATE=" + w.file,
-		"GOOGLE_GEMINI_BASE_URL=" + w.gemini.URL, "AGENT_POLL_INTERVAL=1s", "AGENT_LOG_LEVEL=debug", "AGENT_ON_EXIT=keep"}, w.login...), w.reach...)
+		"GOOGLE_GEMINI_BASE_URL=" + w.gemini.URL, "AGENT_POLL_INTERVAL=1s", "AGENT_LOG_LEVEL=debug", "AGENT_ON_EXIT=keep", "GOTRACEBACK=all"}, w.login...), w.reach...)
 	built := func(c *exec.Cmd) { c.Path = w.build(w.t, "agent") }
 	w.agent = startAgent(w.t, w.dir, environ, append([]func(*exec.Cmd){w.asOwner, built}, options...)...).started(w.t)
 }
@@ -183,7 +186,7 @@ func (w *world) startAgent(options ...func(*exec.Cmd)) {
 func (w *world) startApp() {
 	w.t.Helper()
 	w.app = start(w.t, w.build(w.t, "app"), []string{"HOME=/nonexistent", "APP_LISTEN=" + w.appListen, "APP_KEY_FILE=" + w.path(),
-		"GOOGLE_GEMINI_BASE_URL=" + w.gemini.URL, "APP_MODEL=m", "APP_LOG_LEVEL=debug"}, w.asOwner)
+		"GOOGLE_GEMINI_BASE_URL=" + w.gemini.URL, "APP_MODEL=m", "APP_LOG_LEVEL=debug", "GOTRACEBACK=all"}, w.asOwner)
 	w.appListen = w.app.awaitLine(w.t, "started").Listen // where another one will be
 	w.appURL = "http://" + w.appListen
 }
@@ -205,12 +208,6 @@ func (w *world) generation() uint64 {
 		w.t.Fatal(err)
 	}
 	return s.Generation
-}
-
-// end notes all that a process said, and ends it.
-func (w *world) end(p *process) {
-	p.kill()
-	w.said.WriteString(p.stderr.String())
 }
 
 // watch reads the file until stop is closed, and notes what it may not be: no key, or not dated after the one before it.

@@ -86,10 +86,14 @@ func TestAThousandReadsCostOneLoginAndOneQuestionForTheMount(t *testing.T) {
 	}
 	s, p, _ := appRoleSource(t, v, policy(t, v, unique(), mount+"/data/*"), nil)
 	fetchAll(t, s, secrets, func(i int) string { return fmt.Sprintf("%s/s%d", mount, i) })
-	for what, want := range map[string]int{"/login": 1, "sys/internal/ui/mounts": 1, "GET /v1/" + mount: secrets} {
+	for what, want := range map[string]int{"/login": 1, "sys/internal/ui/mounts": 1} {
 		if n := p.count(what); n != want {
 			t.Errorf("%s was asked %d times, want %d", what, n, want)
 		}
+	}
+	// A thousand at once may make a slow machine's answers late, and then a few are asked for again.
+	if n := p.count("GET /v1/" + mount); n < secrets || n > secrets+secrets/50 {
+		t.Errorf("%d secrets were read %d times", secrets, n)
 	}
 }
 
