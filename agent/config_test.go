@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/keyturn/keyturn/agent/internal/secret"
 	"github.com/keyturn/keyturn/agent/internal/turn"
+	"github.com/keyturn/keyturn/examples/leaktest"
 )
 
 var update = flag.Bool("update", false, "write testdata anew")
@@ -280,8 +282,8 @@ func FuzzConfig(f *testing.F) {
 			t.Skip("no environment holds that")
 		}
 		c, notes, err := loaded(t, map[string]string{name: value})
-		if err != nil && strings.Contains(err.Error(), canary) || strings.Contains(notes, canary) {
-			t.Errorf("%s is quoted: %v %s", name, err, notes)
+		if form, found := leaktest.Find(fmt.Sprint(err, notes), canary); found {
+			t.Errorf("%s is quoted (%s): %v %s", name, form, err, notes)
 		}
 		if err != nil {
 			return

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/keyturn/keyturn/examples/leaktest"
 )
 
 // FuzzRedact: whatever the text and the key, the key doesn't come out, neither as it is nor as it stands in a URL.
@@ -20,13 +22,25 @@ func FuzzRedact(f *testing.F) {
 			t.Skip("no key of Google's looks like that")
 		}
 		for _, form := range []string{key, url.QueryEscape(key), url.PathEscape(key)} {
-			said := redact(before+form+after+form, key)
-			if strings.Contains(said, key) || strings.Contains(said, form) {
-				t.Errorf("%q comes out as %q", before+form+after+form, said)
+			text := before + form + after + form
+			said := redact(text, key)
+			if strings.Contains(said, key) || comesOut(said, text, form, key) {
+				t.Errorf("%q comes out as %q", text, said)
 			}
 			if len(said) > maxMessage+len("…") || strings.ContainsAny(said, "\n\r\x00") {
 				t.Errorf("not one short line: %q", said)
 			}
 		}
 	})
+}
+
+// comesOut reports whether anything of a key that stands in text as form has it stands in said, however it is written.
+// Text that was made up at random may hold a part of the key besides, which nobody promises to take out: then it is form
+// alone that must not come out.
+func comesOut(said, text, form, key string) bool {
+	if _, torn := leaktest.Find(strings.ReplaceAll(text, form, redacted), key); torn {
+		return strings.Contains(said, form)
+	}
+	_, found := leaktest.Find(said, key)
+	return found
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/examples/leaktest"
 )
 
 const canary = "AQ.Ab8RN6-canary_key.must-not-leak"
@@ -117,8 +119,8 @@ func FuzzClassify(f *testing.F) {
 			t.Errorf("asked to be left alone for %v", a.RetryAfter)
 		}
 		text, err := json.Marshal(a)
-		if err != nil || strings.Contains(string(text), "must-not-leak") {
-			t.Errorf("%s, %v", text, err)
+		if form, found := leaktest.Find(string(text), canary); err != nil || found {
+			t.Errorf("%s, %v, %s", text, err, form)
 		}
 		if a.Kind == Accepted && status != 200 {
 			t.Errorf("HTTP %d is taken for an acceptance", status)
