@@ -31,13 +31,21 @@ const (
 	farewell = 3 * time.Second
 )
 
-// endings are the signals that tell the agent to stop. Under nohup(1) the end of the terminal is none of them.
-func endings() []os.Signal {
-	all := []os.Signal{os.Interrupt, syscall.SIGTERM}
+// untilToldToStop returns a context that ends with the first signal to stop; a second one kills. Under nohup(1) the end of the
+// terminal is no such signal.
+func untilToldToStop() context.Context {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
 	if !signal.Ignored(syscall.SIGHUP) {
-		all = append(all, syscall.SIGHUP)
+		signal.Notify(told, syscall.SIGHUP)
 	}
-	return all
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		<-told
+		signal.Stop(told) // first: whoever sees that the end has begun can cut it short
+		cancel()
+	}()
+	return ctx
 }
 
 // serve renders until ctx ends. Its errors are about this machine or the configuration, never about the store.
