@@ -105,7 +105,7 @@ func (d *Dir) open() (*pin, error) {
 	}
 	info, err := os.Lstat(d.path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", d.path, reason(err))
 	}
 	if !info.IsDir() {
 		return nil, fmt.Errorf("%s is not a directory but a %s: name a directory", d.path, kind(info.Mode()))
@@ -116,7 +116,7 @@ func (d *Dir) open() (*pin, error) {
 	}
 	lock, err := root.Open(".")
 	if err != nil {
-		return nil, errors.Join(err, root.Close())
+		return nil, errors.Join(fmt.Errorf("%s can't be opened: %w", d.path, reason(err)), root.Close())
 	}
 	p := &pin{root, lock}
 	if err := d.check(p, info); err != nil {

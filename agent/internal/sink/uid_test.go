@@ -101,6 +101,9 @@ func TestAsNobody(t *testing.T) {
 		t.Errorf("a tree that nobody may look into isn't replaced: %q, %v", b, err)
 	}
 	plantTree(t, filepath.Join(theirs, "key"))
+	if err := os.Chmod(theirs, 0); err != nil {
+		t.Fatal(err)
+	}
 	if err := d.Remove("key"); err != nil {
 		t.Errorf("nor removed at the end: %v", err)
 	}
