@@ -22,6 +22,7 @@ type link struct {
 	mu       sync.Mutex
 	near, up net.Conn // up is nil if it was lost from the beginning
 	lost     bool
+	bytes    int // that came since
 }
 
 func newLossy(t testing.TB, upstream string) *lossy {
@@ -71,6 +72,9 @@ func (k *link) pass(to, from net.Conn) {
 		n, err := from.Read(buffer)
 		k.mu.Lock()
 		lost := k.lost
+		if lost {
+			k.bytes += n
+		}
 		k.mu.Unlock()
 		switch {
 		case lost && err != nil:
@@ -95,6 +99,18 @@ func (x *lossy) lose(yes bool) {
 		k.lost = k.lost || yes
 		k.mu.Unlock()
 	}
+}
+
+// lost returns how many bytes came over connections that are lost.
+func (x *lossy) lost() (n int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, k := range x.links {
+		k.mu.Lock()
+		n += k.bytes
+		k.mu.Unlock()
+	}
+	return n
 }
 
 func (x *lossy) close() {

@@ -26,8 +26,12 @@ var networkFaults = []fault{
 		mend:   func(w *world) { w.lossy.lose(false) },
 	},
 	{
-		name: "half-open for a moment", did: "the connections that there are become silent for ever, while new ones work", setting: setting{way: forgotten}, felt: never,
-		strike: func(w *world) { w.lossy.lose(true); w.lossy.lose(false) },
+		name: "half-open for a moment", did: "the connection that a question came over is silent for ever, while new ones work", setting: setting{way: forgotten}, felt: never,
+		strike: func(w *world) {
+			w.lossy.lose(true)
+			eventually(w.t, "a question is lost", func() bool { return w.lossy.lost() > 0 })
+			w.lossy.lose(false)
+		},
 	},
 }
 

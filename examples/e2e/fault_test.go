@@ -43,7 +43,8 @@ type fault struct {
 	name, did string
 	setting
 	strike func(w *world)
-	mend   func(w *world) // nil: nobody does anything
+	mend   func(w *world) // nil: nobody does anything, and the cause is gone once it has struck
+	proof  func(w *world) // that it has struck, for one that the agent doesn't speak of; may be nil
 	// wait is how long the store asked to be left alone.
 	wait time.Duration
 	// lines is the most that the agent may log until the cause is gone; 0: one. Each is another one.
@@ -148,9 +149,12 @@ func (f fault) last(w *world) (took time.Duration) {
 	agent, app := w.mark(w.agent.process), w.mark(w.app)
 	f.strike(w)
 	if f.mend == nil {
-		took = w.recovered(agent.at)
+		took = w.recovered(time.Now())
 	}
 	<-time.After(lasts())
+	if f.proof != nil {
+		f.proof(w)
+	}
 	if !f.ends {
 		w.stillRuns(agent, app)
 		w.asked(f, agent)

@@ -33,7 +33,8 @@ var vaultFaults = []fault{
 	},
 	{
 		name: "token revoked", did: "the agent's token is revoked; it logs in again by itself", setting: setting{appRole: true}, felt: never,
-		strike: func(w *world) { w.logOut(); w.loggedIn(2) },
+		strike: func(w *world) { w.logOut() },
+		proof:  func(w *world) { w.loggedIn(2) },
 	},
 	{
 		name: "token ended in an outage", did: "the agent's token ends while nothing of Vault's comes through", setting: setting{appRole: true, before: (*world).shortLived},
