@@ -137,7 +137,7 @@ func TestAStoreThatWasSetBackIsFollowed(t *testing.T) {
 		r.after(2 * poll)
 		r.wantFile("one")
 		r.wantLines()
-		r.after(time.Minute)
+		r.after(time.Minute + poll)
 		r.wantFile("two")
 		r.wantLines("the store went back to a version that was made earlier", "published")
 
