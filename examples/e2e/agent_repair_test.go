@@ -243,7 +243,7 @@ func TestWhatWasPlantedThroughAnOpenDescriptorIsReplaced(t *testing.T) {
 // What can't be repaired is told once, and repaired as soon as it can be.
 func TestADirectoryThatCannotBeRepairedIsToldOnce(t *testing.T) {
 	v := plainVault(t)
-	secret, value := newSecret(t, v)
+	secret, _ := newSecret(t, v)
 	parent := memory(t)
 	token := tokenFile(t, v, allow(t, v, unique(), secret))
 	mkdir(t, filepath.Join(parent, "neighbour"), 0o700) // with it, a confined agent may not write in parent
@@ -267,7 +267,7 @@ func TestADirectoryThatCannotBeRepairedIsToldOnce(t *testing.T) {
 	if err := errors.Join(os.Remove(a.dir), os.Rename(old, a.dir)); err != nil {
 		t.Fatal(err)
 	}
-	value = newValue()
+	value := newValue()
 	put(t, v, secret, map[string]any{"k": value})
 	eventually(t, "it follows once its directory is back", func() bool { return holds(a.path("key"), value) && holds(a.path("other"), value) })
 }

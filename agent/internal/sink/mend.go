@@ -36,6 +36,15 @@ func (d *Dir) Mend() (found string, err error) {
 	return "", nil
 }
 
+// InPlace reports whether the directory at Path is the one that is checked and locked, rather than one that somebody has put
+// in its place, or opened to others, since.
+func (d *Dir) InPlace() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	current, pinned := d.atPath()
+	return pinned && owner(current) == os.Geteuid() && current.Mode().Perm() == directoryMode
+}
+
 // atPath returns what stands at the path, nil if nothing that can be seen does, and whether it is the pinned directory.
 func (d *Dir) atPath() (current fs.FileInfo, pinned bool) {
 	own, err := d.pin.lock.Stat()
