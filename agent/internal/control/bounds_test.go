@@ -55,7 +55,6 @@ func TestWhoIsSlowIsCutOff(t *testing.T) {
 		"sends a header bit by bit": "GET /status HTTP/1.1\r\n",
 		"sends half a body":         "POST /refresh HTTP/1.1\r\nHost: agent\r\nContent-Length: 99\r\n\r\n{\"file\":",
 		"sends half a piece":        "POST /ack HTTP/1.1\r\nHost: agent\r\nTransfer-Encoding: chunked\r\n\r\n63\r\n{\"file\":",
-		"asks and stays":            statusRequest,
 	} {
 		clients[what] = dial(t, path, first)
 	}
@@ -70,6 +69,14 @@ func TestWhoIsSlowIsCutOff(t *testing.T) {
 	}
 	if n := l.count(); n != 0 {
 		t.Errorf("the loop was asked %d times", n)
+	}
+}
+
+// Nobody holds a place between two requests.
+func TestAConnectionIsGoodForOneRequest(t *testing.T) {
+	_, path := serve(t, &loop{})
+	if !isCut(t, dial(t, path, statusRequest), time.Second) {
+		t.Error("who has asked is still connected")
 	}
 }
 

@@ -74,7 +74,10 @@ func TestASocketThatIsReplacedIsBackWithinASecond(t *testing.T) {
 	for what := range planted {
 		_, paths[what] = serve(t, &loop{})
 	}
-	<-time.After(apart) // since they were made
+	<-time.After(apart + 100*time.Millisecond) // since they were made
+	for _, path := range paths {
+		dial(t, path, "POST /refresh HT") // a request under way is a reason to wait, but not for long
+	}
 	for what, plant := range planted {
 		if err := errors.Join(os.Remove(paths[what]), plant(t, paths[what])); err != nil {
 			t.Fatalf("%s: %v", what, err)
@@ -235,6 +238,8 @@ func TestTheSocketFollowsItsDirectory(t *testing.T) {
 		case <-looked:
 		case err := <-ended:
 			t.Fatalf("the server ended with its directory: %v", err)
+		case <-time.After(10 * time.Second):
+			t.Fatal("it doesn't look any more whether the directory is locked")
 		}
 	}
 	if answers(path) {
