@@ -24,11 +24,8 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)   // a second signal kills
 	signal.Ignore(syscall.SIGPIPE) // a log that nobody reads any more ends nothing
-	err := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
-	stop()
+	err := run(untilToldToStop(), os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
 	os.Exit(exitCode(err, os.Stderr))
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"syscall"
@@ -28,6 +30,19 @@ const (
 	linger = 2 * time.Second
 	drain  = 25 * time.Second
 )
+
+// untilToldToStop returns a context that ends with the first signal to stop; a second one kills.
+func untilToldToStop() context.Context {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		<-told
+		signal.Stop(told) // first: whoever sees that the end has begun can cut it short
+		cancel()
+	}()
+	return ctx
+}
 
 // serve answers until ctx ends. Its errors are about this machine or the configuration, never about the key or Gemini.
 func serve(ctx context.Context, c Config) (err error) {
