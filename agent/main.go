@@ -67,11 +67,11 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	case "status":
 		return status(ctx, asJSON, stdout)
 	}
+	debug.SetGCPercent(gcPercent)
 	c, note, err := load(environ, stderr)
 	if err != nil {
 		return usageError{err}
 	}
-	debug.SetGCPercent(gcPercent)
 	note()
 	return serve(ctx, c)
 }

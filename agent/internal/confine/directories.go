@@ -19,18 +19,27 @@ func OfDirectory(dir string) []string {
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 		return OfFile(dir)
 	}
-	dirs := []string{dir}
+	dirs, seen := []string{dir}, map[string]bool{} // hundreds of links lead to one place
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		if link, err := os.Readlink(path); err != nil || filepath.Base(link) == link {
-			continue // it is no link, or one to another entry
-		}
-		if info, err := os.Stat(path); err != nil || info.IsDir() {
+		link, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil {
 			continue
 		}
-		if leads := filepath.Dir(target(path)); !slices.Contains(dirs, leads) {
-			dirs = append(dirs, leads)
+		if !filepath.IsAbs(link) {
+			link = filepath.Join(dir, link)
+		}
+		place := filepath.Dir(link)
+		if place == dir { // another entry, which stands for itself
+			continue
+		}
+		info, err := os.Lstat(link)
+		if err != nil || info.IsDir() {
+			continue
+		}
+		if isFile := info.Mode().IsRegular(); !isFile || !seen[place] {
+			seen[place] = seen[place] || isFile
+			dirs = append(dirs, filepath.Dir(target(link)))
 		}
 	}
 	return distinct(dirs...)

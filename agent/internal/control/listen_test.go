@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -219,14 +218,16 @@ func TestTheSocketFollowsItsDirectory(t *testing.T) {
 	s := New(&loop{}, slog.New(slog.NewTextHandler(said, nil)))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	var isLocked atomic.Bool
-	looked := make(chan bool)
+	looked, locked := make(chan struct{}), make(chan struct{})
 	look := func() bool {
 		select {
-		case looked <- true:
+		case looked <- struct{}{}:
+			return false
+		case <-locked:
+			return true
 		case <-ctx.Done():
+			return false
 		}
-		return isLocked.Load()
 	}
 	go func() { ended <- s.Serve(ctx, path, look) }()
 	eventually(t, "somebody answers", func() bool { return answers(path) })
@@ -245,8 +246,7 @@ func TestTheSocketFollowsItsDirectory(t *testing.T) {
 	if answers(path) {
 		t.Error("there is a socket in a directory that isn't locked")
 	}
-	isLocked.Store(true)
-	<-looked
+	close(locked)
 	eventually(t, "somebody answers in the new directory", func() bool { return answers(path) })
 	cancel()
 	if err := <-ended; err != nil {
