@@ -60,10 +60,12 @@ faults: ## every fault in full, some six minutes (as root); writes what became o
 	$(VAULT) && export CI=true && cd examples/e2e && $(GO) test -count=1 -parallel 4 -timeout 30m -run '^Test(EachFault|AgentAndAppMay|AFleet)' . \
 		-faults -faults.table=testdata/faults.md && $(GO) test -count=1 -run '^TestTheReadmesTableOfFaults' . -update
 
+# Until Go 1.27 a run may fail as its time is over, with nothing found (go.dev/issue/75804). What is found is written to testdata.
 fuzz: ## each fuzz target for FUZZTIME
-	@set -e; grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
+	@set -e; grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do dir=./$$(dirname $$file); \
 		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$file); do \
-			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file); \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$dir || \
+				{ $(GO) test -run "^$$target\$$" $$dir && test -z "$$(git ls-files --others $$dir/testdata/fuzz)"; }; \
 		done; \
 	done
 
