@@ -22,6 +22,8 @@ import (
 const maxAnswer = 16 << 20
 
 const (
+	// maxAsking bounds one question to a running agent.
+	maxAsking = 3 * time.Second
 	// maxPatience bounds health -wait.
 	maxPatience = time.Hour
 	// lookAgain is the pause after its first question, and doubles up to lookRarely: most agents are ready at once or wait long.
@@ -77,7 +79,7 @@ func health(ctx context.Context, wait time.Duration) error {
 
 // readiness asks once.
 func readiness(ctx context.Context, listen string) error {
-	ctx, cancel := context.WithTimeout(ctx, farewell)
+	ctx, cancel := context.WithTimeout(ctx, maxAsking)
 	defer cancel()
 	host, port, _ := net.SplitHostPort(listen)
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
@@ -115,7 +117,7 @@ func status(ctx context.Context, asJSON bool, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, farewell)
+	ctx, cancel := context.WithTimeout(ctx, maxAsking)
 	defer cancel()
 	document, err := control.Ask(ctx, filepath.Join(dir, socketName))
 	if err != nil {

@@ -195,6 +195,7 @@ const usageTail = `  VAULT_*  Vault's own: VAULT_ADDR, VAULT_NAMESPACE, VAULT_CA
 
 Exit codes: 0 done, 1 failed, 2 wrong use or configuration.
 
-An agent that is told to stop closes its socket, wipes the files, and revokes the token if it logged in for it: within seconds.
+An agent that is told to stop closes its socket, wipes the files (AGENT_ON_EXIT), and revokes the token if it
+logged in for it: within seconds.
 A second signal ends it at once.
 `

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,6 +51,9 @@ func (p *problems) confinement(v variables, gemini string, environ []string) con
 			case homes.TooWide(dir):
 				problem = "leads into " + dir + ", which is the root, a home or above one, so reading can't be confined: put the file into a directory of its own"
 				wide = append(wide, r.name+" "+problem)
+			case errors.Is(err, fs.ErrPermission):
+				problem = fmt.Sprintf("leads into %s, which uid %d can't look into, so it would stay closed: open what is above it before the agent starts", dir, os.Geteuid())
+				closed = append(closed, r.name+" "+problem)
 			case err != nil:
 				problem = "leads into " + dir + ", which is missing and would stay closed: make it before the agent starts"
 				closed = append(closed, r.name+" "+problem)

@@ -67,7 +67,8 @@ func (s *Server) listenAgain(ctx context.Context, path string, locked func() boo
 	return nil
 }
 
-// serve answers on l until ctx ends or l's socket is no longer the one at path. It waits for the requests that it began.
+// serve answers on l until ctx ends or l's socket is no longer the one at path. It waits for the requests
+// that it began, no longer than farewell.
 func (s *Server) serve(ctx context.Context, l *net.UnixListener, path string) error {
 	own, err := os.Lstat(path)
 	if err != nil {

@@ -26,7 +26,7 @@ type Status struct {
 type File struct {
 	File     string `json:"file"`
 	Rendered bool   `json:"rendered"`
-	// Stored is the newest version that the store answered with, Published the one in the file.
+	// Stored is the version that the store answered with last, as far as it counts; Published the one in the file.
 	Stored    string          `json:"version_stored,omitempty"`
 	Published string          `json:"version_published,omitempty"`
 	Identity  secret.Identity `json:"identity"`

@@ -15,6 +15,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -77,12 +78,13 @@ func (d *Dir) Close() error {
 	return d.pin.close()
 }
 
-// Remove deletes the named files, and whatever else stands in their place; one that isn't there is no error. It is for an exit
+// Remove deletes the named files, whatever else stands in their place, and what an unfinished write has left; one that isn't there is no error. It is for an exit
 // that wipes.
 func (d *Dir) Remove(files ...string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.pin.lock.Chmod(directoryMode) // under another nothing may be removed
+	sweep(d.pin)                    // nor could what a write has left
 	var errs []error
 	for _, file := range files {
 		err := d.pin.root.Remove(file)
@@ -187,6 +189,7 @@ func temporaryName(file string) string { return "." + file + temporary + rand.Te
 
 // sweep removes what has a temporary name. What somebody planted so that it can't be removed is in nobody's way.
 func sweep(p *pin) {
+	p.lock.Seek(0, io.SeekStart)
 	names, _ := p.lock.Readdirnames(-1)
 	for _, name := range names {
 		if strings.HasPrefix(name, ".") && strings.Contains(name, temporary) {

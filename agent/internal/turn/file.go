@@ -87,6 +87,9 @@ func (f *file) lose(err error) {
 	f.turning.Lock()
 	defer f.turning.Unlock()
 	p := problemOf(err)
+	f.mu.Lock()
+	f.older = time.Time{}
+	f.mu.Unlock()
 	if p.kind == source.NotFound {
 		f.release()
 	}

@@ -21,7 +21,8 @@ type Status struct {
 type FileStatus struct {
 	File string
 	Ref  secret.Ref
-	// Stored is the newest version that the store answered with; Published the one that is in the file.
+	// Stored is the version that the store answered with last, unless that may be the answer of a standby that lags behind;
+	// Published the one that is in the file.
 	Stored, Published secret.Version
 	// Rendered says that the file stands, with a good value.
 	Rendered bool

@@ -18,6 +18,8 @@ const (
 	// second at the most, since a probe may cost more than one; with enough spread that a fleet of agents doesn't arrive as one;
 	// and so often that the end of the outage is found within 2 s.
 	minProbe, maxProbe = time.Second, 1800 * time.Millisecond
+	// sayAgain is how long after a reason was logged it may be news again within the same outage.
+	sayAgain = time.Minute
 )
 
 // store stands between all paths and the source. It bounds the concurrent reads, and while the store as a whole fails it
@@ -39,7 +41,7 @@ type outage struct {
 	err   *source.Error
 	probe time.Time // when the next one begins
 	over  chan struct{}
-	said  map[string]bool // the reasons that were logged
+	said  map[string]time.Time // when each reason was logged last
 }
 
 func newStore(s source.Source, log *slog.Logger) *store {
@@ -133,8 +135,9 @@ func (s *store) probe(ctx context.Context, path string, last time.Time) (*source
 	}
 }
 
-// untilProbe returns the wait before the next probe: at most one with full jitter, at least one for when somebody asks for a
-// refresh meanwhile, and neither before the store allows it.
+// untilProbe returns the wait before the next probe, the last of which began at last: at most until a random moment between
+// minProbe and maxProbe, at least until minProbe for when somebody asks for a refresh meanwhile, and neither before the store
+// allows it.
 func (s *store) untilProbe(last time.Time) (least, most time.Duration) {
 	spread := rand.N(maxProbe - minProbe)
 	s.mu.Lock()
@@ -159,12 +162,15 @@ func (s *store) down(err error) (down, first bool) {
 	}
 	first = s.outage == nil
 	if first {
-		s.outage = &outage{since: time.Now(), err: e, over: make(chan struct{}), said: map[string]bool{}}
+		s.outage = &outage{since: time.Now(), err: e, over: make(chan struct{}), said: map[string]time.Time{}}
 		close(s.failing)
 	}
-	// A reason that differs between attempts, such as the address of the node that was tried, is not news each time.
-	if e.Kind != s.outage.err.Kind || !s.outage.said[e.Reason] {
-		s.outage.said[e.Reason] = true
+	// A reason that differs between attempts, such as the address of the node that was tried, is not news each time; nor is a
+	// kind, where one of two nodes is sealed and the other away.
+	now := time.Now()
+	last, said := s.outage.said[e.Reason]
+	if !said || e.Kind != s.outage.err.Kind && now.Sub(last) >= sayAgain {
+		s.outage.said[e.Reason] = now
 		s.log.Warn("the store fails; what was rendered stays in force", "kind", e.Kind, "reason", e.Reason)
 	}
 	s.outage.err = e

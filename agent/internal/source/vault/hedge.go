@@ -10,7 +10,7 @@ import (
 const late = 1500 * time.Millisecond
 
 // hedged is send for a question that may be put more than once. While the answer is late it puts it again; whichever answer
-// comes first is the answer. A store that is merely slow has time to give the first one.
+// comes first is the answer. A store that is merely slow has time to give the first one, whatever becomes of the others.
 func (c *client) hedged(ctx context.Context, q request) ([]byte, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -29,15 +29,15 @@ func (c *client) hedged(ctx context.Context, q request) ([]byte, error) {
 		return body, err
 	}
 	stop()
-	if <-overtaken {
-		clear(body)
+	if <-overtaken && err != nil {
 		return again.body, again.err
 	}
 	clear(again.body)
 	return body, err
 }
 
-// insist puts q over one new connection after the other until it is answered in good time. Of all who would like to, one at
+// insist puts q over one new connection after the other until it is answered: that there is no connection, or no store that
+// can answer, is no answer, since the first question may still get one. Of all who would like to, one at
 // a time does: that is enough to find out whether the store answers, and adds little to the load of one that is slow.
 func (c *client) insist(ctx context.Context, q request) ([]byte, error) {
 	select {
@@ -50,9 +50,11 @@ func (c *client) insist(ctx context.Context, q request) ([]byte, error) {
 		c.transport.CloseIdleConnections() // they may be as silent
 		bounded, cancel := context.WithTimeout(ctx, late)
 		body, err := c.send(bounded, q)
-		inTime := bounded.Err() == nil
+		if _, refused := undecided(err); err != nil && !refused {
+			<-bounded.Done() // no more often than that
+		}
 		cancel()
-		if err == nil || inTime || ctx.Err() != nil {
+		if _, refused := undecided(err); err == nil || refused || ctx.Err() != nil {
 			return body, err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,6 +100,30 @@ func TestASlowAnswerIsWaitedFor(t *testing.T) {
 	expect(t, s, path, "one")
 	if took := time.Since(began); took > 5*late/2 {
 		t.Errorf("it took %v to get an answer that takes %v", took, 2*late)
+	}
+}
+
+// What becomes of a second question, over a connection that fails, is no reason to give up the first.
+func TestASecondQuestionThatFailsEndsNothing(t *testing.T) {
+	v := realVault(t)
+	path, policyName := secretFor(t, v)
+	s, p, _ := appRoleSource(t, v, policyName, nil)
+	expect(t, s, path, "one")
+	var asked atomic.Int64
+	p.answer(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1) > 1 {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		select {
+		case <-time.After(3 * late):
+			p.forward.ServeHTTP(w, r)
+		case <-r.Context().Done():
+		}
+	})
+	expect(t, s, path, "one")
+	if n := asked.Load(); n > 4 {
+		t.Errorf("%d questions within %v, want one every %v", n, 3*late, late)
 	}
 }
 
