@@ -73,12 +73,16 @@ func (w *world) stillRuns(marks ...mark) {
 	}
 }
 
+// onset is what finding out may cost besides: a login, the question for the mount, whether the store answers at all, and the
+// read that is made again.
+const onset = 4
+
 // asked checks how much an agent has asked of the store since.
 func (w *world) asked(f fault, since mark) {
 	w.t.Helper()
 	now := time.Now()
 	lasted := now.Sub(since.at)
-	asked, bound := w.front.requests(since.at, now), requestsASecond*lasted.Seconds()+2
+	asked, bound := w.front.requests(since.at, now), requestsASecond*lasted.Seconds()+onset
 	if f.wait > 0 {
 		bound = lasted.Seconds()/f.wait.Seconds() + 3
 	}
