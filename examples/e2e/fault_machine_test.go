@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -54,15 +55,19 @@ var machineFaults = []fault{
 		},
 	},
 	{
-		name: "no descriptor left in the app", did: "the app may open nothing more when the next key comes", deaf: true,
+		name: "no descriptor left in the app", did: "the app may open nothing more when the next key comes; who asks over a new connection has nobody to answer, and isn't counted", deaf: true,
 		strike: func(w *world) {
+			w.absences = append(w.absences, absence{time.Now(), time.Now().Add(time.Hour)})
 			w.limitFiles(w.app, 3)
 			w.rotate()
 			eventually(w.t, "the app says that it can't read the key", func() bool {
-				return w.app.count(func(l logged) bool { return l.Level == "WARN" }) == 1
+				return w.app.count(func(l logged) bool { return strings.HasPrefix(l.Msg, "the key file holds no valid key") }) == 1
 			})
 		},
-		mend: func(w *world) { w.limitFiles(w.app, 1024) },
+		mend: func(w *world) {
+			w.limitFiles(w.app, 1024)
+			w.absences[0].to = time.Now()
+		},
 	},
 	{
 		name: "no inotify instance left", did: "the app can't watch the directory, from its start on", felt: never, lines: 3,
