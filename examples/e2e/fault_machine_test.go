@@ -33,6 +33,7 @@ var machineFaults = []fault{
 		name: "no inode left at the start", did: "an agent is started where no file can be made", ends: true, setting: setting{dir: smallTmpfs},
 		strike: func(w *world) {
 			w.end(w.agent.process)
+			w.try(os.Remove(filepath.Join(w.dir, "agent.sock"))) // as one that was told to stop does
 			w.fillUp(nil)
 			w.startAgent()
 			w.rotate()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -29,12 +30,15 @@ const (
 )
 
 // Serve answers on the socket at path until ctx ends, then removes it. The caller has locked the directory, so whatever
-// stands at path already was left behind or planted, and gives way. Its error says why the socket can't be made; once it
-// could, it is made anew, for as long as it takes, whenever somebody has taken it away or put something in its place. That
-// waits until locked reports that the directory at path is the caller's.
+// stands at path already was left behind or planted, and gives way. Its error says why the socket can't be made, unless
+// something is short that may come back. From then on it is made, or made anew, for as long as it takes, whenever somebody has
+// taken it away or put something in its place. That waits until locked reports that the directory at path is the caller's.
 func (s *Server) Serve(ctx context.Context, path string, locked func() bool) error {
 	l, err := listen(path)
-	if err != nil {
+	switch {
+	case isShortage(err):
+		l = s.listenAgain(ctx, path, locked)
+	case err != nil:
 		return err
 	}
 	for l != nil {
@@ -47,6 +51,11 @@ func (s *Server) Serve(ctx context.Context, path string, locked func() bool) err
 		l = s.listenAgain(ctx, path, locked)
 	}
 	return nil
+}
+
+// isShortage reports whether err says that there is no inode, descriptor or memory left.
+func isShortage(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
 // listenAgain tries until the socket is there. It returns nil if ctx ends first.
