@@ -3,44 +3,20 @@ package control
 import (
 	"bufio"
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/agent/internal/slowtest"
 )
 
 // cut is when whoever is slow must have been cut off: the server's longest bound, and some for a busy machine.
 const cut = 5 * time.Second
-
-// dial connects and sends what a client would say first.
-func dial(t *testing.T, path, first string) net.Conn {
-	t.Helper()
-	c, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	if _, err := io.WriteString(c, first); err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// isCut reports whether the server closes c before that much time has passed, whatever it sends until then.
-func isCut(t *testing.T, c net.Conn, within time.Duration) bool {
-	t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
-		t.Fatal(err)
-	}
-	_, err := io.Copy(io.Discard, c)
-	return err == nil || errors.Is(err, syscall.ECONNRESET)
-}
 
 const statusRequest = "GET /status HTTP/1.1\r\nHost: agent\r\n\r\n"
 
@@ -56,14 +32,14 @@ func TestWhoIsSlowIsCutOff(t *testing.T) {
 		"sends half a body":         "POST /refresh HTTP/1.1\r\nHost: agent\r\nContent-Length: 99\r\n\r\n{\"file\":",
 		"sends half a piece":        "POST /ack HTTP/1.1\r\nHost: agent\r\nTransfer-Encoding: chunked\r\n\r\n63\r\n{\"file\":",
 	} {
-		clients[what] = dial(t, path, first)
+		clients[what] = slowtest.Dial(t, "unix", path, first)
 	}
 	eventually(t, "who sends a header bit by bit is cut off", func() bool {
 		_, err := io.WriteString(clients["sends a header bit by bit"], "A: b\r\n")
 		return err != nil
 	})
 	for what, c := range clients {
-		if !isCut(t, c, cut-time.Since(began)) {
+		if !slowtest.IsCut(t, c, cut-time.Since(began)) {
 			t.Errorf("who %s is still connected after %v", what, cut)
 		}
 	}
@@ -75,7 +51,7 @@ func TestWhoIsSlowIsCutOff(t *testing.T) {
 // Nobody holds a place between two requests.
 func TestAConnectionIsGoodForOneRequest(t *testing.T) {
 	_, path := serve(t, &loop{})
-	if !isCut(t, dial(t, path, statusRequest), time.Second) {
+	if !slowtest.IsCut(t, slowtest.Dial(t, "unix", path, statusRequest), time.Second) {
 		t.Error("who has asked is still connected")
 	}
 }
@@ -85,10 +61,10 @@ func TestOnlySoManyAreServedAtOnce(t *testing.T) {
 	_, path := serve(t, &loop{})
 	began := time.Now()
 	for range connections {
-		dial(t, path, "GET /status HTTP/1.1\r\n")
+		slowtest.Dial(t, "unix", path, "GET /status HTTP/1.1\r\n")
 	}
-	last := dial(t, path, statusRequest)
-	if isCut(t, last, 500*time.Millisecond) {
+	last := slowtest.Dial(t, "unix", path, statusRequest)
+	if slowtest.IsCut(t, last, 500*time.Millisecond) {
 		t.Errorf("one more than %d is answered at once", connections)
 	}
 	last.SetReadDeadline(began.Add(cut))
@@ -108,7 +84,7 @@ func TestWhatNoClientOfOursSendsIsRefused(t *testing.T) {
 		"GET /status HTTP/1.1\r\nHost: agent\r\nA: " + strings.Repeat("x", 16<<10) + "\r\n\r\n": http.StatusRequestHeaderFieldsTooLarge,
 		huge + `{"file":"` + strings.Repeat("x", maxBody):                                       http.StatusRequestEntityTooLarge,
 	} {
-		c := dial(t, path, request)
+		c := slowtest.Dial(t, "unix", path, request)
 		c.SetReadDeadline(time.Now().Add(cut))
 		response, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil {
@@ -116,7 +92,7 @@ func TestWhatNoClientOfOursSendsIsRefused(t *testing.T) {
 			continue
 		}
 		response.Body.Close()
-		if response.StatusCode != want || !isCut(t, c, cut) {
+		if response.StatusCode != want || !slowtest.IsCut(t, c, cut) {
 			t.Errorf("%.40q is answered with %d and goes on, want %d and the end", request, response.StatusCode, want)
 		}
 	}
@@ -133,7 +109,7 @@ func TestTheEndWaitsForNoSlowClient(t *testing.T) {
 	go func() { done <- New(&loop{}, slog.New(slog.DiscardHandler)).Serve(ctx, path, locked) }()
 	eventually(t, "the socket is there", func() bool { return answers(path) })
 	for _, first := range []string{"", "GET /status HT", "POST /refresh HTTP/1.1\r\nHost: agent\r\nContent-Length: 9\r\n\r\n{"} {
-		dial(t, path, first)
+		slowtest.Dial(t, "unix", path, first)
 	}
 	began := time.Now()
 	cancel()

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keyturn/keyturn/agent/internal/slowtest"
 )
 
 func TestTheSocketIsItsOwnersAlone(t *testing.T) {
@@ -75,7 +77,7 @@ func TestASocketThatIsReplacedIsBackWithinASecond(t *testing.T) {
 	}
 	<-time.After(apart + 100*time.Millisecond) // since they were made
 	for _, path := range paths {
-		dial(t, path, "POST /refresh HT") // a request under way is a reason to wait, but not for long
+		slowtest.Dial(t, "unix", path, "POST /refresh HT") // a request under way is a reason to wait, but not for long
 	}
 	for what, plant := range planted {
 		if err := errors.Join(os.Remove(paths[what]), plant(t, paths[what])); err != nil {

@@ -3,17 +3,16 @@ package observe
 import (
 	"bufio"
 	"context"
-	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/keyturn/keyturn/agent/internal/slowtest"
 	"github.com/keyturn/keyturn/agent/internal/turn"
 )
 
@@ -55,34 +54,10 @@ func served(t *testing.T, h http.Handler) (address string, stop func()) {
 	return l.Addr().String(), stop
 }
 
-// dial connects and sends what a client would say first.
-func dial(t *testing.T, address, first string) net.Conn {
-	t.Helper()
-	c, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	if _, err := io.WriteString(c, first); err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// isCut reports whether the server closes c before that much time has passed, whatever it sends until then.
-func isCut(t *testing.T, c net.Conn, within time.Duration) bool {
-	t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
-		t.Fatal(err)
-	}
-	_, err := io.Copy(io.Discard, c)
-	return err == nil || errors.Is(err, syscall.ECONNRESET)
-}
-
 // probe asks once over a connection of its own and returns the status, 0 if there is no answer soon.
 func probe(t *testing.T, address, request string) int {
 	t.Helper()
-	c := dial(t, address, request)
+	c := slowtest.Dial(t, "tcp", address, request)
 	c.SetReadDeadline(time.Now().Add(soon))
 	response, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
@@ -109,13 +84,13 @@ func TestAProbeGetsThroughACrowd(t *testing.T) {
 			address, _ := served(t, nil)
 			var all []net.Conn
 			for range 3 * connections {
-				all = append(all, dial(t, address, first))
+				all = append(all, slowtest.Dial(t, "tcp", address, first))
 			}
 			if status := probe(t, address, livez); status != http.StatusOK {
 				t.Errorf("a probe is answered with %d", status)
 			}
 			for i, c := range all[:2*connections] {
-				if !isCut(t, c, soon) {
+				if !slowtest.IsCut(t, c, soon) {
 					t.Fatalf("connection %d of %d is still held", i+1, len(all))
 				}
 			}
@@ -128,7 +103,7 @@ func TestACrowdWithinTheBoundIsNotCut(t *testing.T) {
 	address, _ := served(t, nil)
 	var all []net.Conn
 	for range connections / 2 {
-		all = append(all, dial(t, address, "GET /livez HTTP/1.1\r\n"))
+		all = append(all, slowtest.Dial(t, "tcp", address, "GET /livez HTTP/1.1\r\n"))
 	}
 	for range connections { // each takes a place and gives it back
 		if status := probe(t, address, livez); status != http.StatusOK {
@@ -154,14 +129,14 @@ func TestWhoIsSlowIsCutOff(t *testing.T) {
 		}
 	}))
 	began := time.Now()
-	clients := map[string]net.Conn{"reads nothing": dial(t, endless, livez)}
+	clients := map[string]net.Conn{"reads nothing": slowtest.Dial(t, "tcp", endless, livez)}
 	for what, first := range map[string]string{
 		"says nothing":              "",
 		"sends half a header":       "GET /livez HT",
 		"sends a header bit by bit": "GET /livez HTTP/1.1\r\n",
 		"sends half a body":         "POST /readyz HTTP/1.1\r\nHost: agent\r\nContent-Length: 9\r\n\r\nha",
 	} {
-		clients[what] = dial(t, address, first)
+		clients[what] = slowtest.Dial(t, "tcp", address, first)
 	}
 	for tick := time.NewTicker(100 * time.Millisecond); time.Since(began) < cut; <-tick.C {
 		if _, err := io.WriteString(clients["sends a header bit by bit"], "A: b\r\n"); err != nil {
@@ -169,12 +144,12 @@ func TestWhoIsSlowIsCutOff(t *testing.T) {
 		}
 	}
 	for what, c := range clients {
-		if what != "reads nothing" && !isCut(t, c, cut-time.Since(began)) {
+		if what != "reads nothing" && !slowtest.IsCut(t, c, cut-time.Since(began)) {
 			t.Errorf("who %s is still connected after %v", what, cut)
 		}
 	}
 	<-time.After(5500*time.Millisecond - time.Since(began))
-	if !isCut(t, clients["reads nothing"], time.Second) { // what was under way is all that comes
+	if !slowtest.IsCut(t, clients["reads nothing"], time.Second) { // what was under way is all that comes
 		t.Error("who reads nothing is still written to")
 	}
 }
@@ -182,7 +157,7 @@ func TestWhoIsSlowIsCutOff(t *testing.T) {
 // Nobody holds a place between two questions.
 func TestAConnectionIsGoodForOneRequest(t *testing.T) {
 	address, _ := served(t, nil)
-	if !isCut(t, dial(t, address, livez), soon) {
+	if !slowtest.IsCut(t, slowtest.Dial(t, "tcp", address, livez), soon) {
 		t.Error("who has asked is still connected")
 	}
 }
@@ -208,7 +183,7 @@ func TestOptionsOfTheServerAreNotServed(t *testing.T) {
 func TestTheEndWaitsForNoSlowClient(t *testing.T) {
 	address, stop := served(t, nil)
 	for _, first := range []string{"", "GET /livez HT", "POST /livez HTTP/1.1\r\nHost: agent\r\nContent-Length: 9\r\n\r\n"} {
-		dial(t, address, first)
+		slowtest.Dial(t, "tcp", address, first)
 	}
 	if status := probe(t, address, livez); status != http.StatusOK {
 		t.Errorf("a probe is answered with %d", status)

@@ -2,9 +2,7 @@ package vault
 
 import (
 	"cmp"
-	"io"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -89,13 +87,7 @@ func TestASlowAnswerIsWaitedFor(t *testing.T) {
 	path, policyName := secretFor(t, v)
 	s, p, _ := appRoleSource(t, v, policyName, nil)
 	expect(t, s, path, "one")
-	p.answer(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case <-time.After(2 * late):
-			p.forward.ServeHTTP(w, r)
-		case <-r.Context().Done():
-		}
-	})
+	p.answer(func(w http.ResponseWriter, r *http.Request) { p.forwardAfter(2*late, w, r) })
 	began := time.Now()
 	expect(t, s, path, "one")
 	if took := time.Since(began); took > 5*late/2 {
@@ -115,11 +107,7 @@ func TestASecondQuestionThatFailsEndsNothing(t *testing.T) {
 			w.WriteHeader(http.StatusBadGateway)
 			return
 		}
-		select {
-		case <-time.After(3 * late):
-			p.forward.ServeHTTP(w, r)
-		case <-r.Context().Done():
-		}
+		p.forwardAfter(3*late, w, r)
 	})
 	expect(t, s, path, "one")
 	if n := asked.Load(); n > 4 {
@@ -132,18 +120,8 @@ func TestOnlyWhatChangesNothingIsPutAgain(t *testing.T) {
 	v := realVault(t)
 	t.Setenv("VAULT_CLIENT_TIMEOUT", "4s")
 	path, policyName := secretFor(t, v)
-	hang := func(p *proxy, suffix string) {
-		p.answer(func(w http.ResponseWriter, r *http.Request) {
-			if strings.HasSuffix(r.URL.Path, suffix) {
-				io.Copy(io.Discard, r.Body) // without this the server wouldn't see that the caller has gone
-				<-r.Context().Done()
-				return
-			}
-			p.forward.ServeHTTP(w, r)
-		})
-	}
 	s, p, _ := appRoleSource(t, v, policyName, nil)
-	hang(p, "/login")
+	p.silentAt("/login")
 	checkKind(t, s, path, source.Unavailable)
 	if n := p.count("/login"); n != 1 {
 		t.Errorf("%d logins are under way, want 1", n)
@@ -151,7 +129,7 @@ func TestOnlyWhatChangesNothingIsPutAgain(t *testing.T) {
 
 	s, p = root(t)
 	t.Setenv("VAULT_CLIENT_TIMEOUT", "4s")
-	hang(p, "/v1/cubbyhole/x")
+	p.silentAt("/v1/cubbyhole/x")
 	checkKind(t, s, "cubbyhole/x", source.Failed)
 	if n := p.count("/v1/cubbyhole/x"); n != 1 {
 		t.Errorf("%d reads of an engine that is no KV are under way, want 1", n)

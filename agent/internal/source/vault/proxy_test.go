@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // proxy stands between a driver and Vault. It notes what is asked, and can hang, go away, or answer itself.
@@ -128,6 +130,27 @@ func (p *proxy) answer(h http.HandlerFunc) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.override = h
+}
+
+// silentAt makes the proxy leave without an answer what is asked at a path with that end.
+func (p *proxy) silentAt(end string) {
+	p.answer(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, end) {
+			io.Copy(io.Discard, r.Body) // without this the server wouldn't see that the caller has gone
+			<-r.Context().Done()
+			return
+		}
+		p.forward.ServeHTTP(w, r)
+	})
+}
+
+// forwardAfter lets Vault answer after d, unless the caller has gone by then.
+func (p *proxy) forwardAfter(d time.Duration, w http.ResponseWriter, r *http.Request) {
+	select {
+	case <-time.After(d):
+		p.forward.ServeHTTP(w, r)
+	case <-r.Context().Done():
+	}
 }
 
 // count returns how many requests contained what, a method and a part of a path, since the last forget.
