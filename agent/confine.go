@@ -43,21 +43,16 @@ func (p *problems) confinement(v variables, gemini string, environ []string) con
 	var wide, closed []string
 	for _, r := range readings(v, get) {
 		for _, dir := range r.dirs {
-			var problem string
-			_, err := os.Stat(dir)
-			switch {
-			case confine.Within(dir, c.rules.Read...):
+			if confine.Within(dir, c.rules.Read...) {
 				continue
-			case homes.TooWide(dir):
+			}
+			var problem string
+			if homes.TooWide(dir) {
 				problem = "leads into " + dir + ", which is the root, a home or above one, so reading can't be confined: put the file into a directory of its own"
 				wide = append(wide, r.name+" "+problem)
-			case errors.Is(err, fs.ErrPermission):
-				problem = fmt.Sprintf("leads into %s, which uid %d can't look into, so it would stay closed: open what is above it before the agent starts", dir, os.Geteuid())
+			} else if problem = closedBecause(dir); problem != "" {
 				closed = append(closed, r.name+" "+problem)
-			case err != nil:
-				problem = "leads into " + dir + ", which is missing and would stay closed: make it before the agent starts"
-				closed = append(closed, r.name+" "+problem)
-			default:
+			} else {
 				c.rules.Read = append(c.rules.Read, dir)
 			}
 			if problem != "" && c.mode == confineRequire {
@@ -72,6 +67,18 @@ func (p *problems) confinement(v variables, gemini string, environ []string) con
 		c.rules.Read, c.missing = []string{"/"}, wide
 	}
 	return c
+}
+
+// closedBecause says why no rule can be made for a directory; "" if one can.
+func closedBecause(dir string) string {
+	_, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Sprintf("leads into %s, which uid %d can't look into, so it would stay closed: open what is above it before the agent starts", dir, os.Geteuid())
+	case err != nil:
+		return "leads into " + dir + ", which is missing and would stay closed: make it before the agent starts"
+	}
+	return ""
 }
 
 // errNotConfined is what apply returns, wrapped, where AGENT_CONFINE=require and something is missing.

@@ -29,15 +29,15 @@ type file struct {
 	checked   time.Time  // when the gate was last asked about value
 	unwritten *unwritten // what was to be published, and the sink couldn't
 	refused   refusals
+	older     time.Time // since when the store answers with an older version than before; zero: it doesn't
 
 	rendering sync.Mutex // held across the sink's work alone
 
 	mu       sync.Mutex // guards the rest; never held across work
 	status   FileStatus
 	problems problems
-	claimed  bool      // somebody says that the value in force is refused
-	older    time.Time // since when the store answers with an older version than before; zero: it doesn't
-	inUse    bool      // what was acknowledged last is the value in force
+	claimed  bool // somebody says that the value in force is refused
+	inUse    bool // what was acknowledged last is the value in force
 }
 
 func newFile(s Secret, p *path, c Config) *file {
@@ -87,9 +87,7 @@ func (f *file) lose(err error) {
 	f.turning.Lock()
 	defer f.turning.Unlock()
 	p := problemOf(err)
-	f.mu.Lock()
 	f.older = time.Time{}
-	f.mu.Unlock()
 	if p.kind == source.NotFound {
 		f.release()
 	}
@@ -101,7 +99,8 @@ func (f *file) lose(err error) {
 const maxLag = time.Minute
 
 // isNews notes what the store answered, and reports whether it counts: an older version than before is most likely the answer
-// of a standby that lags behind. With a value in force that is refused there is nothing to lose by trying it.
+// of a standby that lags behind. With a value in force that is refused there is nothing to lose by trying it. The caller holds
+// turning.
 func (f *file) isNews(v secret.Version) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

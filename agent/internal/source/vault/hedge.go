@@ -37,8 +37,8 @@ func (c *client) hedged(ctx context.Context, q request) ([]byte, error) {
 }
 
 // insist puts q over one new connection after the other until it is answered: that there is no connection, or no store that
-// can answer, is no answer, since the first question may still get one. Of all who would like to, one at
-// a time does: that is enough to find out whether the store answers, and adds little to the load of one that is slow.
+// can answer, is no answer, since the first question may still get one. Of all who would like to, one at a time does: that is
+// enough to find out whether the store answers, and adds little to the load of one that is slow.
 func (c *client) insist(ctx context.Context, q request) ([]byte, error) {
 	select {
 	case c.hedging <- struct{}{}:
@@ -50,11 +50,12 @@ func (c *client) insist(ctx context.Context, q request) ([]byte, error) {
 		c.transport.CloseIdleConnections() // they may be as silent
 		bounded, cancel := context.WithTimeout(ctx, late)
 		body, err := c.send(bounded, q)
-		if _, refused := undecided(err); err != nil && !refused {
+		_, refused := undecided(err)
+		if err != nil && !refused {
 			<-bounded.Done() // no more often than that
 		}
 		cancel()
-		if _, refused := undecided(err); err == nil || refused || ctx.Err() != nil {
+		if err == nil || refused || ctx.Err() != nil {
 			return body, err
 		}
 	}
