@@ -136,7 +136,7 @@ func (a *agent) failures(t testing.TB, reason string, n int) {
 // get asks a probe, and wants no secret in the answer.
 func get(t testing.TB, url string) (status int, body []byte) {
 	t.Helper()
-	response := must[*http.Response](t)((&http.Client{Timeout: patience}).Get(url))
+	response := must[*http.Response](t)(patient.Get(url))
 	defer response.Body.Close()
 	body = must[[]byte](t)(io.ReadAll(response.Body))
 	if bytes.Contains(body, []byte(canary)) {

@@ -160,7 +160,7 @@ func (w *world) nobodyThere(r load.Record) bool {
 // killApp ends the app, and restartApp starts another in its place, and returns when it is ready.
 func (w *world) killApp() {
 	w.t.Helper()
-	w.absences = append(w.absences, absence{from: time.Now(), to: time.Now().Add(time.Hour)})
+	w.away()
 	w.end(w.app)
 }
 
@@ -168,8 +168,15 @@ func (w *world) restartApp() {
 	w.t.Helper()
 	w.startApp()
 	w.serves()
-	w.absences[len(w.absences)-1].to = time.Now()
+	w.back()
 }
+
+// away begins an absence, and back ends it.
+func (w *world) away() {
+	w.absences = append(w.absences, absence{from: time.Now(), to: time.Now().Add(time.Hour)})
+}
+
+func (w *world) back() { w.absences[len(w.absences)-1].to = time.Now() }
 
 // onlyJSON checks that nothing else was printed than lines of the log.
 func onlyJSON(t *testing.T, who, printed string) {

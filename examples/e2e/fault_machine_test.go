@@ -58,7 +58,7 @@ var machineFaults = []fault{
 	{
 		name: "no descriptor left in the app", did: "the app may open nothing more when the next key comes; who asks over a new connection has nobody to answer, and isn't counted", deaf: true,
 		strike: func(w *world) {
-			w.absences = append(w.absences, absence{time.Now(), time.Now().Add(time.Hour)})
+			w.away()
 			w.limitFiles(w.app, 3)
 			w.rotate()
 			eventually(w.t, "the app says that it can't read the key", func() bool {
@@ -67,7 +67,7 @@ var machineFaults = []fault{
 		},
 		mend: func(w *world) {
 			w.limitFiles(w.app, 1024)
-			w.absences[0].to = time.Now()
+			w.back()
 		},
 	},
 	{
