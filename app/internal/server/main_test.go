@@ -81,9 +81,6 @@ func host(t *testing.T, c server.Client, change ...func(*server.Config)) string 
 	return s.URL
 }
 
-// caller keeps no connection, so that none outlives its test.
-var caller = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
-
 type answer struct {
 	status int
 	header http.Header

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/keyturn/keyturn/app/client"
@@ -22,70 +23,86 @@ func serve(t *testing.T, c *fake, change func(*server.Config)) (url string, stop
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveOn(t, l, "http://"+l.Addr().String(), c, change)
+}
+
+// serveInBubble is serve in a bubble of time.
+func serveInBubble(t *testing.T, c *fake, change func(*server.Config)) (url string, stop func(), ended func() error) {
+	t.Helper()
+	l := newPipes(t)
+	return serveOn(t, l, l.url(), c, change)
+}
+
+func serveOn(t *testing.T, l net.Listener, at string, c *fake, change func(*server.Config)) (url string, stop func(), ended func() error) {
+	t.Helper()
 	c.status.Ready = true
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- newServer(c, change).Serve(ctx, l) }()
 	ended = sync.OnceValue(func() error { return <-done })
 	t.Cleanup(func() { stop(); ended() })
-	return "http://" + l.Addr().String(), stop, ended
+	return at, stop, ended
 }
 
 func TestAServerThatStopsSaysSoAndLetsAStreamEnd(t *testing.T) {
-	c, say := dictated()
-	url, stop, ended := serve(t, c, func(c *server.Config) { c.Linger, c.Drain = 2*time.Second, 20*time.Second })
-	go func() { say <- "one" }()
-	_, r := open(t, t.Context(), url)
-	event(t, r)
-	if a := get(t, url+"/readyz"); a.status != 200 {
-		t.Fatalf("/readyz: %d %s", a.status, a.body)
-	}
-	stop()
-	eventually(t, "/readyz says no", func() bool {
-		a := get(t, url+"/readyz")
-		return a.status == 503 && strings.Contains(a.body, "told to stop")
-	})
-	a := post(t, url+"/v1/generate", question)
-	if a.status != 200 {
-		t.Errorf("a request that comes before it stops accepting: %d %s", a.status, a.body)
-	}
-	eventually(t, "nobody new is accepted", func() bool {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
-		if err == nil {
-			conn.Close()
+	synctest.Test(t, func(t *testing.T) {
+		c, say := dictated()
+		url, stop, ended := serveInBubble(t, c, func(c *server.Config) { c.Linger, c.Drain = 2*time.Second, 20*time.Second })
+		go func() { say <- "one" }()
+		_, r := open(t, t.Context(), url)
+		event(t, r)
+		if a := get(t, url+"/readyz"); a.status != 200 {
+			t.Fatalf("/readyz: %d %s", a.status, a.body)
 		}
-		return err != nil
+		stop()
+		eventually(t, "/readyz says no", func() bool {
+			a := get(t, url+"/readyz")
+			return a.status == 503 && strings.Contains(a.body, "told to stop")
+		})
+		a := post(t, url+"/v1/generate", question)
+		if a.status != 200 {
+			t.Errorf("a request that comes before it stops accepting: %d %s", a.status, a.body)
+		}
+		eventually(t, "nobody new is accepted", func() bool {
+			conn, err := connect(t, url)
+			if err == nil {
+				conn.Close()
+			}
+			return err != nil
+		})
+		say <- "two"
+		if got := event(t, r); got != `data: {"text":"two"}` {
+			t.Errorf("%q", got)
+		}
+		close(say)
+		if got := event(t, r); got != "event: done\ndata: {\"generation\":7}" {
+			t.Errorf("%q", got)
+		}
+		if err := ended(); err != nil {
+			t.Error(err)
+		}
 	})
-	say <- "two"
-	if got := event(t, r); got != `data: {"text":"two"}` {
-		t.Errorf("%q", got)
-	}
-	close(say)
-	if got := event(t, r); got != "event: done\ndata: {\"generation\":7}" {
-		t.Errorf("%q", got)
-	}
-	if err := ended(); err != nil {
-		t.Error(err)
-	}
 }
 
 func TestAConnectionOfAServerThatStopsEndsWithItsAnswer(t *testing.T) {
-	url, stop, ended := serve(t, &fake{}, func(c *server.Config) { c.Linger, c.Drain = time.Second, time.Second })
-	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	stop()
-	eventually(t, "/readyz says no", func() bool { return get(t, url+"/readyz").status == 503 })
-	io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-	all, err := io.ReadAll(conn) // to the end, which is the server's
-	if err != nil || !strings.Contains(string(all), "Connection: close\r\n") || !strings.HasSuffix(string(all), "ok\n") {
-		t.Errorf("%q, %v", all, err)
-	}
-	if err := ended(); err != nil {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		url, stop, ended := serveInBubble(t, &fake{}, func(c *server.Config) { c.Linger, c.Drain = time.Second, time.Second })
+		conn, err := connect(t, url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		stop()
+		eventually(t, "/readyz says no", func() bool { return get(t, url+"/readyz").status == 503 })
+		io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+		all, err := io.ReadAll(conn) // to the end, which is the server's
+		if err != nil || !strings.Contains(string(all), "Connection: close\r\n") || !strings.HasSuffix(string(all), "ok\n") {
+			t.Errorf("%q, %v", all, err)
+		}
+		if err := ended(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestWhatOutlastsTheDrainIsCutAndTold(t *testing.T) {

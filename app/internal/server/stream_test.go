@@ -7,25 +7,14 @@ import (
 	"iter"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/keyturn/keyturn/app/client"
 	"github.com/keyturn/keyturn/app/internal/server"
 )
-
-// newPipe returns both ends of a body that goes on until the test ends.
-func newPipe(t *testing.T) (io.Writer, io.Reader) {
-	t.Helper()
-	theirs, ours, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ours.Close(); theirs.Close() })
-	return ours, theirs
-}
 
 // open starts a stream and returns its reader. The body ends with the test.
 func open(t *testing.T, ctx context.Context, url string) (*http.Response, *bufio.Reader) {
@@ -161,34 +150,38 @@ func TestACallerWhoLeavesEndsTheCall(t *testing.T) {
 }
 
 func TestACallerWhoStopsReadingIsGivenUp(t *testing.T) {
-	given := make(chan struct{})
-	url := host(t, &fake{stream: func(context.Context, string) iter.Seq2[client.Answer, error] {
-		return func(yield func(client.Answer, error) bool) {
-			for yield(client.Answer{Text: strings.Repeat("a", 1<<20)}, nil) {
+	synctest.Test(t, func(t *testing.T) {
+		given := make(chan struct{})
+		url, _, _ := serveInBubble(t, &fake{stream: func(context.Context, string) iter.Seq2[client.Answer, error] {
+			return func(yield func(client.Answer, error) bool) {
+				for yield(client.Answer{Text: strings.Repeat("a", 1<<20)}, nil) {
+				}
+				close(given)
 			}
-			close(given)
+		}}, func(c *server.Config) { c.Write = 50 * time.Millisecond })
+		_, r := open(t, t.Context(), url)
+		if _, err := r.ReadByte(); err != nil {
+			t.Fatal(err)
 		}
-	}}, func(c *server.Config) { c.Write = 50 * time.Millisecond })
-	_, r := open(t, t.Context(), url)
-	if _, err := r.ReadByte(); err != nil {
-		t.Fatal(err)
-	}
-	<-given
+		<-given
+	})
 }
 
 func TestAnAnswerThatTakesTooLongIsGivenUp(t *testing.T) {
-	c, say := dictated()
-	c.generate = func(ctx context.Context, _ string) (client.Answer, error) {
-		<-ctx.Done()
-		return client.Answer{}, ctx.Err()
-	}
-	url := host(t, c, func(c *server.Config) { c.Call = 50 * time.Millisecond })
-	if p := post(t, url+"/v1/generate", question).problem(t); p.Status != 504 || p.Type != server.TypePrefix+"timeout" {
-		t.Errorf("%+v", p)
-	}
-	go func() { say <- "one" }()
-	a := post(t, url+"/v1/stream", question)
-	if _, document, ok := strings.Cut(a.body, "event: error\ndata: "); a.status != 200 || !ok || readProblem(t, document).Status != 504 {
-		t.Errorf("%d %q", a.status, a.body)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c, say := dictated()
+		c.generate = func(ctx context.Context, _ string) (client.Answer, error) {
+			<-ctx.Done()
+			return client.Answer{}, ctx.Err()
+		}
+		url, _, _ := serveInBubble(t, c, func(c *server.Config) { c.Call = 50 * time.Millisecond })
+		if p := post(t, url+"/v1/generate", question).problem(t); p.Status != 504 || p.Type != server.TypePrefix+"timeout" {
+			t.Errorf("%+v", p)
+		}
+		go func() { say <- "one" }()
+		a := post(t, url+"/v1/stream", question)
+		if _, document, ok := strings.Cut(a.body, "event: error\ndata: "); a.status != 200 || !ok || readProblem(t, document).Status != 504 {
+			t.Errorf("%d %q", a.status, a.body)
+		}
+	})
 }
