@@ -163,7 +163,11 @@ func TestACallerWhoStopsReadingIsGivenUp(t *testing.T) {
 		if _, err := r.ReadByte(); err != nil {
 			t.Fatal(err)
 		}
+		began := time.Now()
 		<-given
+		if took := time.Since(began); took > 50*time.Millisecond {
+			t.Errorf("it was given up after %v", took)
+		}
 	})
 }
 
