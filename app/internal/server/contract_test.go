@@ -15,6 +15,7 @@ import (
 	"github.com/keyturn/keyturn/app/client"
 	"github.com/keyturn/keyturn/app/gemini"
 	"github.com/keyturn/keyturn/app/internal/server"
+	"github.com/keyturn/keyturn/examples/pipetest"
 )
 
 func TestAPromptGetsItsTextAndGeneration(t *testing.T) {
@@ -123,14 +124,14 @@ func TestACompressedBodyIsRefusedAndACharsetIsNot(t *testing.T) {
 
 func TestABodyThatNeverEndsIsAProblem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newPipes(t)
+		l := pipetest.Listen(t)
 		s := &http.Server{Handler: newServer(&fake{}), ReadTimeout: 100 * time.Millisecond}
 		ended := make(chan error)
 		go func() { ended <- s.Serve(l) }()
 		theirs, endless := io.Pipe()
 		t.Cleanup(func() { endless.Close(); s.Close(); <-ended })
 		go fmt.Fprint(endless, `{"prompt":`)
-		request, err := http.NewRequestWithContext(t.Context(), "POST", l.url()+"/v1/generate", theirs)
+		request, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+l.Address()+"/v1/generate", theirs)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/keyturn/keyturn/app/client"
 	"github.com/keyturn/keyturn/app/internal/server"
+	"github.com/keyturn/keyturn/examples/pipetest"
 )
 
 func TestMain(m *testing.M) {
@@ -80,6 +81,9 @@ func host(t *testing.T, c server.Client, change ...func(*server.Config)) string 
 	t.Cleanup(s.Close)
 	return s.URL
 }
+
+// caller keeps no connection, so that none outlives its test.
+var caller = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: pipetest.Dial}, Timeout: 20 * time.Second}
 
 type answer struct {
 	status int

@@ -14,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/app/client"
 	"github.com/keyturn/keyturn/app/internal/server"
+	"github.com/keyturn/keyturn/examples/pipetest"
 )
 
 // serve runs c on a free port. stop tells it to stop; ended waits for that and returns what Serve did.
@@ -29,8 +30,8 @@ func serve(t *testing.T, c *fake, change func(*server.Config)) (url string, stop
 // serveInBubble is serve in a bubble of time.
 func serveInBubble(t *testing.T, c *fake, change func(*server.Config)) (url string, stop func(), ended func() error) {
 	t.Helper()
-	l := newPipes(t)
-	return serveOn(t, l, l.url(), c, change)
+	l := pipetest.Listen(t)
+	return serveOn(t, l, "http://"+l.Address(), c, change)
 }
 
 func serveOn(t *testing.T, l net.Listener, at string, c *fake, change func(*server.Config)) (url string, stop func(), ended func() error) {
@@ -64,7 +65,7 @@ func TestAServerThatStopsSaysSoAndLetsAStreamEnd(t *testing.T) {
 			t.Errorf("a request that comes before it stops accepting: %d %s", a.status, a.body)
 		}
 		eventually(t, "nobody new is accepted", func() bool {
-			conn, err := connect(t, url)
+			conn, err := pipetest.Dial(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
 			if err == nil {
 				conn.Close()
 			}
@@ -87,7 +88,7 @@ func TestAServerThatStopsSaysSoAndLetsAStreamEnd(t *testing.T) {
 func TestAConnectionOfAServerThatStopsEndsWithItsAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		url, stop, ended := serveInBubble(t, &fake{}, func(c *server.Config) { c.Linger, c.Drain = time.Second, time.Second })
-		conn, err := connect(t, url)
+		conn, err := pipetest.Dial(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
