@@ -42,8 +42,9 @@ build: ## bin/keyturn-agent and bin/keyturn-app, static
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/keyturn-agent ./agent
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/keyturn-app ./app
 
+# One package at a time: many a test bounds how long something may take.
 test: ## every test, with the race detector
-	$(VAULT) && set -e; for module in $(MODULES); do (cd $$module && $(GO) test -race -shuffle=on -timeout 20m ./...); done
+	$(VAULT) && set -e; for module in $(MODULES); do (cd $$module && $(GO) test -race -shuffle=on -p 1 -timeout 20m ./...); done
 
 # SHORT=-short leaves out the case that takes eleven minutes.
 pod-test: ## the pod on a real Kubernetes: KUBECONFIG's, or one of its own (as root, on Debian)

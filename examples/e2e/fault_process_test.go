@@ -34,6 +34,19 @@ var processFaults = []fault{
 	killedAt("written", "once that holds the key"),
 	killedAt("dated", "before the rename"),
 	killedAt("renamed", "after the rename"),
+	{
+		name: "agent killed in a repair", did: "somebody gives the file mode 0644, and SIGKILL before the repair's rename", ends: true, tampers: true,
+		setting: setting{file: "key.dated", before: func(w *world) { stoppable(w.t) }},
+		strike: func(w *world) {
+			w.end(w.agent.process)
+			w.startAgent(func(c *exec.Cmd) { c.Path = stoppable(w.t) })
+			w.agent.ready(w.t)
+			w.try(os.Chmod(w.path(), 0o644))
+			w.stopsAt("dated")
+			w.end(w.agent.process)
+		},
+		mend: func(w *world) { w.startAgent() },
+	},
 }
 
 // killedAt is an agent that is killed at one step of a write.
@@ -44,13 +57,19 @@ func killedAt(step, when string) fault {
 			w.end(w.agent.process)
 			w.startAgent(func(c *exec.Cmd) { c.Path = stoppable(w.t) })
 			w.rotate()
-			eventually(w.t, "it stops at "+step, func() bool { return w.agent.state(w.t) == "T" })
-			if n := w.temporary(); n != 1 && step != "renamed" {
-				w.t.Errorf("there are %d temporary files, want one: it wasn't stopped in the middle", n)
-			}
+			w.stopsAt(step)
 			w.end(w.agent.process)
 		},
 		mend: func(w *world) { w.startAgent() },
+	}
+}
+
+// stopsAt waits until the agent stops at a step of a write.
+func (w *world) stopsAt(step string) {
+	w.t.Helper()
+	eventually(w.t, "it stops at "+step, func() bool { return w.agent.state(w.t) == "T" })
+	if n := w.temporary(); n != 1 && step != "renamed" {
+		w.t.Errorf("there are %d temporary files, want one: it wasn't stopped in the middle", n)
 	}
 }
 

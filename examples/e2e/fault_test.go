@@ -55,6 +55,8 @@ type fault struct {
 	deaf bool
 	// ends: the fault ends the agent, or the app. Else it may not.
 	ends bool
+	// tampers: what a reader of the file sees is not the agent's doing, until it has repaired that.
+	tampers bool
 }
 
 const (
@@ -87,7 +89,7 @@ func slack() time.Duration {
 
 // allKinds returns all faults, in the order in which they are told of.
 func allKinds() []fault {
-	return slices.Concat(networkFaults, answerFaults, vaultFaults, machineFaults, clockFaults, processFaults)
+	return slices.Concat(networkFaults, answerFaults, vaultFaults, machineFaults, clockFaults, tamperFaults, processFaults)
 }
 
 func TestEachFaultIsSurvived(t *testing.T) {
@@ -129,7 +131,7 @@ func (f fault) happen(t *testing.T) {
 	if bound := recovery + f.wait + slack(); took > bound {
 		t.Errorf("it took %v after the cause was gone, want at most %v", took, bound)
 	}
-	if w.torn != "" {
+	if w.torn != "" && !f.tampers {
 		t.Errorf("a reader of the file saw %s", w.torn)
 	}
 	for _, name := range names(t, w.dir) {
@@ -151,7 +153,13 @@ func (f fault) last(w *world) (took time.Duration) {
 	if f.mend == nil {
 		took = w.recovered(time.Now())
 	}
+	unwatched := []mark{w.mark(w.agent.process), w.mark(w.app)}
 	<-time.After(lasts())
+	if !f.ends {
+		for _, m := range unwatched {
+			m.idle(w.t)
+		}
+	}
 	if f.proof != nil {
 		f.proof(w)
 	}
@@ -159,9 +167,9 @@ func (f fault) last(w *world) (took time.Duration) {
 		w.stillRuns(agent, app)
 		w.asked(f, agent)
 		agent.calm(w.t, max(f.lines, 1))
-		agent.idle(w.t, 16) // its own to Vault and Gemini, and those of who looks at it
+		agent.closes(w.t, 16) // its own to Vault and Gemini, and those of who looks at it
 		app.calm(w.t, appLines)
-		app.idle(w.t, 256) // one a request that is under way
+		app.closes(w.t, 256) // one a request that is under way
 		if !f.deaf {
 			w.nothingLeaked()
 			if lasts() > f.felt && w.inStep() {

@@ -109,7 +109,10 @@ func (p *process) runs() bool {
 }
 
 // logged is a line of a log in JSON, as far as tests look at it.
-type logged struct{ Level, Msg, File, Kind, Reason, Listen, Version string }
+type logged struct {
+	Level, Msg, File, Kind, Reason, Listen, Version string
+	Generation                                      uint64
+}
 
 // log returns what the process has logged so far.
 func (p *process) log() []logged {
