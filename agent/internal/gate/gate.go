@@ -27,9 +27,9 @@ const (
 
 // Prober asks Gemini about a key.
 type Prober interface {
-	// Probe asks once whether key is accepted, over a fresh connection if fresh is set. It may block, within its own bound.
-	// It may be called concurrently.
-	Probe(ctx context.Context, key secret.Value, fresh bool) Answer
+	// Probe asks once whether key is accepted, over a connection of its own. It may block, within its own bound. It may be
+	// called concurrently.
+	Probe(ctx context.Context, key secret.Value) Answer
 }
 
 // Gate is a turn.Gate. It is safe for concurrent use.
@@ -48,7 +48,7 @@ func (g *Gate) Refused(ctx context.Context, file string, inForce secret.Value) (
 	}
 	ctx, cancel := context.WithTimeout(ctx, urgent)
 	defer cancel()
-	kind := g.prober.Probe(ctx, inForce, false).Kind
+	kind := g.prober.Probe(ctx, inForce).Kind
 	return kind == Refused, kind == Refused || kind == Accepted
 }
 
@@ -91,10 +91,10 @@ func (g *Gate) proves(file string) bool { return slices.Contains(g.files, file) 
 func (g *Gate) prove(ctx context.Context, c turn.Candidate) (v turn.Verdict, answer Answer) {
 	var claim sync.WaitGroup
 	if c.Claimed && !c.Known && !c.InForce.IsZero() {
-		claim.Go(func() { v.InForceRefused = g.prober.Probe(ctx, c.InForce, false).Kind == Refused })
+		claim.Go(func() { v.InForceRefused = g.prober.Probe(ctx, c.InForce).Kind == Refused })
 	}
 	v.Calls = 1
-	answer = g.prober.Probe(ctx, c.Value, false)
+	answer = g.prober.Probe(ctx, c.Value)
 	claim.Wait()
 	if answer.Kind != Accepted || c.Known || v.InForceRefused {
 		return v, answer
@@ -112,7 +112,7 @@ func (g *Gate) proveAgain(ctx context.Context, key secret.Value) Answer {
 	var answers [proofs - 1]Answer
 	var asking sync.WaitGroup
 	for i := range answers {
-		asking.Go(func() { answers[i] = g.prober.Probe(ctx, key, true) })
+		asking.Go(func() { answers[i] = g.prober.Probe(ctx, key) })
 	}
 	asking.Wait()
 	for _, against := range []Kind{Refused, Blocked, Unknown} {
@@ -128,7 +128,7 @@ func (g *Gate) proveAgain(ctx context.Context, key secret.Value) Answer {
 func (g *Gate) judgeBlocked(ctx context.Context, c turn.Candidate, v *turn.Verdict, answer Answer) {
 	if !c.InForce.IsZero() && !c.RefusedBefore {
 		v.Calls++
-		if inForce := g.prober.Probe(ctx, c.InForce, false); inForce.Kind == Blocked && inForce.Reason == answer.Reason {
+		if inForce := g.prober.Probe(ctx, c.InForce); inForce.Kind == Blocked && inForce.Reason == answer.Reason {
 			v.Unproven = "the key in force gets the same answer: " + answer.Reason
 			return
 		}

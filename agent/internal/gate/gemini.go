@@ -22,9 +22,12 @@ const DefaultBaseURL = "https://generativelanguage.googleapis.com"
 const probeTimeout = 5 * time.Second
 
 // Gemini is a Prober that asks for a list of one model, which is authenticated and costs no quota. It is safe for concurrent use.
+//
+// Rejected: a pool of connections. One that went silent while it lay there, as behind a firewall that forgot it, would say
+// nothing of a bad key, which is then published; and an answer over it is another one of the same front end.
 type Gemini struct {
-	url           string
-	pooled, fresh *http.Client
+	url    string
+	client *http.Client
 }
 
 // NewGemini returns a prober for the API at baseURL; "" is Google's. The URL must be https, or plain http to loopback, or
@@ -36,20 +39,15 @@ func NewGemini(baseURL string, allowHTTP bool) (*Gemini, error) {
 	if err := checkEndpoint(baseURL, allowHTTP); err != nil {
 		return nil, err
 	}
-	return &Gemini{
-		url:    strings.TrimRight(baseURL, "/") + "/v1beta/models?pageSize=1",
-		pooled: client(false),
-		fresh:  client(true),
-	}, nil
+	return &Gemini{strings.TrimRight(baseURL, "/") + "/v1beta/models?pageSize=1", client()}, nil
 }
 
 // Close closes the idle connections.
-func (g *Gemini) Close() { g.pooled.CloseIdleConnections() }
+func (g *Gemini) Close() { g.client.CloseIdleConnections() }
 
-func client(fresh bool) *http.Client {
+func client() *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableKeepAlives = fresh
-	transport.MaxIdleConns = 2
+	transport.DisableKeepAlives = true
 	return &http.Client{
 		Transport: transport,
 		Timeout:   probeTimeout,
@@ -59,17 +57,13 @@ func client(fresh bool) *http.Client {
 }
 
 // Probe implements Prober.
-func (g *Gemini) Probe(ctx context.Context, key secret.Value, fresh bool) Answer {
+func (g *Gemini) Probe(ctx context.Context, key secret.Value) Answer {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, g.url, nil)
 	if err != nil {
 		return Answer{Kind: Unknown, Reason: "the request can't be made"}
 	}
 	request.Header.Set("X-Goog-Api-Key", string(key.Reveal()))
-	c := g.pooled
-	if fresh {
-		c = g.fresh
-	}
-	response, err := c.Do(request)
+	response, err := g.client.Do(request)
 	if err != nil {
 		return unreached(err)
 	}

@@ -28,8 +28,15 @@ type host struct {
 }
 
 func newHost(t *testing.T, handle http.HandlerFunc) *host {
+	h := makeHost(t, handle)
+	h.Start()
+	return h
+}
+
+// makeHost returns one that isn't started.
+func makeHost(t *testing.T, handle http.HandlerFunc) *host {
 	h := &host{remotes: map[string]bool{}}
-	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.mu.Lock()
 		h.requests = append(h.requests, r.Clone(context.Background()))
 		h.remotes[r.RemoteAddr] = true
@@ -46,21 +53,21 @@ func (h *host) seen() (requests []*http.Request, connections int) {
 	return h.requests, len(h.remotes)
 }
 
-func probe(t *testing.T, url string, fresh bool) Answer {
+func probe(t *testing.T, url string) Answer {
 	t.Helper()
 	g, err := NewGemini(url, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	return g.Probe(t.Context(), secret.New([]byte(canary)), fresh)
+	return g.Probe(t.Context(), secret.New([]byte(canary)))
 }
 
 func accept(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(`{"models":[{}]}`)) }
 
 func TestAProbeIsOneCheapCallWithTheKeyInItsHeader(t *testing.T) {
 	h := newHost(t, accept)
-	if a := probe(t, h.URL+"/prefix/", false); a.Kind != Accepted {
+	if a := probe(t, h.URL+"/prefix/"); a.Kind != Accepted {
 		t.Errorf("%+v", a)
 	}
 	requests, _ := h.seen()
@@ -76,25 +83,33 @@ func TestAProbeIsOneCheapCallWithTheKeyInItsHeader(t *testing.T) {
 	}
 }
 
-func TestAFreshProbeHasAConnectionOfItsOwn(t *testing.T) {
-	h := newHost(t, accept)
-	g, err := NewGemini(h.URL, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
-	key := secret.New([]byte(canary))
-	for range 3 {
-		g.Probe(t.Context(), key, false)
-	}
-	if _, n := h.seen(); n != 1 {
-		t.Errorf("three pooled probes took %d connections", n)
-	}
-	for range 3 {
-		g.Probe(t.Context(), key, true)
-	}
-	if _, n := h.seen(); n != 4 {
-		t.Errorf("one pooled and three fresh connections are %d", n)
+// Another probe's connection may have fallen silent since, and then says nothing of a bad key.
+func TestEachProbeHasAConnectionOfItsOwn(t *testing.T) {
+	for version, start := range map[string]func(h *host){
+		"HTTP/1.1": func(h *host) { h.StartTLS() },
+		"HTTP/2.0": func(h *host) { h.EnableHTTP2 = true; h.StartTLS() },
+	} {
+		h := makeHost(t, accept)
+		start(h)
+		g, err := NewGemini(h.URL, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.client.Transport.(*http.Transport).TLSClientConfig = h.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+		ask := func() {
+			if a := g.Probe(t.Context(), secret.New([]byte(canary))); a.Kind != Accepted {
+				t.Errorf("%s: %+v", version, a)
+			}
+		}
+		var atOnce sync.WaitGroup
+		for range 3 {
+			ask()
+			atOnce.Go(ask)
+		}
+		atOnce.Wait()
+		if requests, n := h.seen(); n != 6 || requests[0].Proto != version {
+			t.Errorf("six probes took %d connections of %s, want six of %s", n, requests[0].Proto, version)
+		}
 	}
 }
 
@@ -103,7 +118,7 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 	h := newHost(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, other.URL+"/v1beta/models", http.StatusTemporaryRedirect)
 	})
-	if a := probe(t, h.URL, false); a.Kind != Unknown {
+	if a := probe(t, h.URL); a.Kind != Unknown {
 		t.Errorf("%+v", a)
 	}
 	if requests, _ := other.seen(); len(requests) != 0 {
@@ -128,11 +143,11 @@ func TestWhoCantBeReachedSaysNothingOfTheKey(t *testing.T) {
 		broken.URL:    "the connection broke",
 		untrusted.URL: "not trusted",
 	} {
-		a := probe(t, host, false)
+		a := probe(t, host)
 		if a.Kind != Unknown || !strings.Contains(a.Reason, want) {
 			t.Errorf("%s: %+v, want %q", host, a, want)
 		}
-		if again := probe(t, host, true); again.Reason != a.Reason {
+		if again := probe(t, host); again.Reason != a.Reason {
 			t.Errorf("the same failure is told in other words: %q, then %q", a.Reason, again.Reason)
 		}
 	}
@@ -157,7 +172,7 @@ func TestAnEndedContextEndsAProbe(t *testing.T) {
 	defer g.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if a := g.Probe(ctx, secret.New([]byte(canary)), false); a.Kind != Unknown || a.Reason != "no answer in time" {
+	if a := g.Probe(ctx, secret.New([]byte(canary))); a.Kind != Unknown || a.Reason != "no answer in time" {
 		t.Errorf("%+v", a)
 	}
 }
@@ -186,8 +201,7 @@ func TestProbesLeaveNoGoroutine(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	h := newHost(t, accept)
 	for range 5 {
-		probe(t, h.URL, false)
-		probe(t, h.URL, true)
+		probe(t, h.URL)
 	}
 	h.Close()
 	goleak.VerifyNone(t, before)

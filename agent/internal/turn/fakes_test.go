@@ -299,7 +299,7 @@ func (g *fakeGemini) answer(key string, a gate.Answer) {
 	g.keys[key] = a
 }
 
-func (g *fakeGemini) Probe(_ context.Context, key secret.Value, _ bool) gate.Answer {
+func (g *fakeGemini) Probe(_ context.Context, key secret.Value) gate.Answer {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	k := string(key.Reveal())

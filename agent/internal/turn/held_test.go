@@ -128,12 +128,16 @@ func TestAFlappingKeyIsNoStorm(t *testing.T) {
 	})
 }
 
-// flapping accepts "new" at the first try of each two seconds only.
+// flapping accepts "new" at the first probe of a try only, and in every other second.
 type flapping struct{ *fakeGemini }
 
-func (f flapping) Probe(ctx context.Context, key secret.Value, fresh bool) gate.Answer {
-	answer := f.fakeGemini.Probe(ctx, key, fresh)
-	if string(key.Reveal()) == "new" && !fresh && time.Now().Second()%2 == 0 {
+func (f flapping) Probe(ctx context.Context, key secret.Value) gate.Answer {
+	answer := f.fakeGemini.Probe(ctx, key)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := len(f.probes)
+	isFirst := n < 2 || f.probes[n-2].at.Before(time.Now()) // those of one try come at once
+	if string(key.Reveal()) == "new" && isFirst && time.Now().Second()%2 == 0 {
 		return accepted
 	}
 	return answer
