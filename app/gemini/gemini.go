@@ -131,6 +131,7 @@ func New(ctx context.Context, c Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.engine = guarded{b.engine}
 	return b, nil
 }
 
