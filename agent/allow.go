@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/keyturn/keyturn/agent/internal/confine"
 	"github.com/keyturn/keyturn/agent/internal/source/vault"
@@ -28,39 +29,57 @@ var (
 	systemCAs = []string{"/etc/ssl/certs", "/etc/pki/tls/certs"}
 )
 
-// reading is a variable, or a file of the system, and the directories to read for it.
+// reading is a variable, or a file of the system, and the directories to read for it: none if its value is no path.
 type reading struct {
 	name string
 	dirs []string
+	// relative: the value may be a credential that was pasted, so none of it is shown.
+	relative bool
+}
+
+func (r reading) shown(dir string) string {
+	if r.relative {
+		return "a directory by a relative path"
+	}
+	return dir
+}
+
+// isPath reports whether value can be a path, and not a key or certificate that was pasted where its path belongs.
+func isPath(value string) bool {
+	return !strings.ContainsFunc(value, unicode.IsControl) && !strings.Contains(value, "-----BEGIN")
 }
 
 // readings returns all that the configuration names files by, in an order that is always the same.
 func readings(v variables, get func(string) string) []reading {
-	all := []reading{{"/etc/resolv.conf", confine.OfFile("/etc/resolv.conf")}}
+	var all []reading
+	add := func(name, path string, dirsOf func(string) []string) {
+		switch {
+		case path == "":
+		case isPath(path):
+			all = append(all, reading{name, dirsOf(path), !filepath.IsAbs(path)})
+		default:
+			all = append(all, reading{name: name})
+		}
+	}
+	add("/etc/resolv.conf", "/etc/resolv.conf", confine.OfFile)
 	for _, file := range systemFiles {
 		if _, err := os.Stat(file); err == nil {
-			all = append(all, reading{file, confine.OfFile(file)})
+			add(file, file, confine.OfFile)
 		}
 	}
 	for _, dir := range systemCAs {
-		all = append(all, reading{dir, confine.OfDirectory(dir)})
+		add(dir, dir, confine.OfDirectory)
 	}
 	for _, name := range []string{"VAULT_CACERT", "VAULT_CLIENT_CERT", "VAULT_CLIENT_KEY", "SSL_CERT_FILE"} {
-		if file := get(name); file != "" {
-			all = append(all, reading{name, confine.OfFile(file)})
-		}
+		add(name, get(name), confine.OfFile)
 	}
-	if dir := get("VAULT_CAPATH"); dir != "" {
-		all = append(all, reading{"VAULT_CAPATH", confine.OfDirectory(dir)})
-	}
+	add("VAULT_CAPATH", get("VAULT_CAPATH"), confine.OfDirectory)
 	for _, dir := range filepath.SplitList(get("SSL_CERT_DIR")) {
-		if dir != "" {
-			all = append(all, reading{"SSL_CERT_DIR", confine.OfDirectory(dir)})
-		}
+		add("SSL_CERT_DIR", dir, confine.OfDirectory)
 	}
 	for _, c := range credentials(v, get) {
-		if filepath.IsAbs(c.file) { // else it is a problem already, and may be a credential itself
-			all = append(all, reading{c.name, confine.OfFile(c.file)})
+		if filepath.IsAbs(c.file) { // else it is a problem already
+			add(c.name, c.file, confine.OfFile)
 		}
 	}
 	return all

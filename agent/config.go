@@ -147,9 +147,9 @@ func (p *problems) vault(v variables, own unprefixed, log *slog.Logger) *vault.S
 	return store
 }
 
-// absolute wants a path that starts with /, which a credential that was pasted into the wrong variable doesn't.
+// absolute wants a path that starts with /, which a credential that was pasted into the wrong variable hardly does.
 func (p *problems) absolute(name, value string) {
-	if value != "" && !filepath.IsAbs(value) {
+	if value != "" && !(filepath.IsAbs(value) && isPath(value)) {
 		p.say(name, "is not an absolute path: start it with /, and write the credential into that file")
 	}
 }

@@ -41,22 +41,26 @@ func (p *problems) confinement(v variables, gemini string, environ []string) con
 	c.rules.Read = slices.Clone(systemDirs)
 	homes := confine.FindHomes(get("HOME"), "/etc/passwd")
 	var wide, closed []string
+	say := func(list *[]string, r reading, problem string) {
+		*list = append(*list, r.name+" "+problem)
+		if c.mode == confineRequire {
+			p.say(r.name, problem+", or set AGENT_CONFINE=best-effort")
+		}
+	}
 	for _, r := range readings(v, get) {
+		if len(r.dirs) == 0 {
+			say(&closed, r, "holds no path, so what it names would stay closed: write the path of a file")
+		}
 		for _, dir := range r.dirs {
 			if confine.Within(dir, c.rules.Read...) {
 				continue
 			}
-			var problem string
 			if homes.TooWide(dir) {
-				problem = "leads into " + dir + ", which is the root, a home or above one, so reading can't be confined: put the file into a directory of its own"
-				wide = append(wide, r.name+" "+problem)
-			} else if problem = closedBecause(dir); problem != "" {
-				closed = append(closed, r.name+" "+problem)
+				say(&wide, r, "leads into "+r.shown(dir)+", which is the root, a home or above one, so reading can't be confined: put the file into a directory of its own")
+			} else if reason := closedBecause(dir); reason != "" {
+				say(&closed, r, "leads into "+r.shown(dir)+", "+reason)
 			} else {
 				c.rules.Read = append(c.rules.Read, dir)
-			}
-			if problem != "" && c.mode == confineRequire {
-				p.say(r.name, problem+", or set AGENT_CONFINE=best-effort")
 			}
 		}
 	}
@@ -74,9 +78,9 @@ func closedBecause(dir string) string {
 	_, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Sprintf("leads into %s, which uid %d can't look into, so it would stay closed: open what is above it before the agent starts", dir, os.Geteuid())
+		return fmt.Sprintf("which uid %d can't look into, so it would stay closed: open what is above it before the agent starts", os.Geteuid())
 	case err != nil:
-		return "leads into " + dir + ", which is missing and would stay closed: make it before the agent starts"
+		return "which is missing and would stay closed: make it before the agent starts"
 	}
 	return ""
 }

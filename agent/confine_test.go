@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -111,6 +112,49 @@ func TestWhatCanNotBeConfinedIsNamedWithItsMendOrIsAProblem(t *testing.T) {
 				t.Errorf("off: %v, %q", err, config.Confine.missing)
 			}
 		})
+	}
+}
+
+// People paste a key or a token where its path belongs. It reaches neither the message nor the log.
+func TestWhatIsPastedInPlaceOfAPathIsNotQuoted(t *testing.T) {
+	certificate := filepath.Join(directories(t, "certs"), "certs", "c.pem")
+	if err := os.WriteFile(certificate, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	key := "-----BEGIN PRIVATE KEY-----\nMIGHAgEA/" + canary + "/" + canary + "\n-----END PRIVATE KEY-----\n"
+	for _, c := range []struct {
+		name, value string
+		fails       bool // whatever AGENT_CONFINE is
+	}{
+		{"VAULT_CLIENT_KEY", key, true},
+		{"VAULT_CLIENT_KEY", "hvs." + canary + "/" + canary, true},
+		{"VAULT_CLIENT_CERT", key, true},
+		{"VAULT_CACERT", key, true},
+		{"VAULT_CACERT", canary + "/x", true},
+		{"VAULT_CAPATH", key, true},
+		{"AGENT_TOKEN_FILE", "/" + key, true},
+		{"SSL_CERT_FILE", key, false},
+		{"SSL_CERT_FILE", "/" + canary + "\n/x", false},
+		{"SSL_CERT_DIR", canary + "/x", false},
+	} {
+		for _, mode := range []string{confineBestEffort, confineRequire, confineOff} {
+			environ := map[string]string{"AGENT_CONFINE": mode, "VAULT_TOKEN": "x"}
+			if strings.HasPrefix(c.name, "VAULT_CLIENT_") {
+				environ["VAULT_CLIENT_CERT"], environ["VAULT_CLIENT_KEY"] = certificate, certificate
+			}
+			environ[c.name] = c.value
+			config, notes, err := loaded(t, environ)
+			told := strings.Join(config.Confine.missing, "; ")
+			if all := fmt.Sprint(notes, err, told); strings.Contains(all, canary) {
+				t.Errorf("%s, %s: the value is quoted: %s", c.name, mode, all)
+			}
+			if wantError := c.fails || mode == confineRequire; (err != nil) != wantError || err != nil && !strings.Contains(err.Error(), c.name) {
+				t.Errorf("%s, %s: %v", c.name, mode, err)
+			}
+			if mode == confineBestEffort && !c.fails && !strings.Contains(told, c.name+" ") {
+				t.Errorf("%s: what stays closed is not told: %q", c.name, told)
+			}
+		}
 	}
 }
 

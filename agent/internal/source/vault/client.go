@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -82,10 +83,17 @@ func newTransport() *http.Transport {
 	}
 }
 
-// environmentError says which variable can't work, without its value: a proxy's address may hold a password.
+// environmentError says which variable can't work, without its value: a proxy's address may hold a password, and a key may
+// stand where its path belongs.
 func environmentError(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return fmt.Errorf("a certificate that VAULT_CACERT, VAULT_CAPATH, VAULT_CLIENT_CERT or VAULT_CLIENT_KEY names can't be read: %w", e)
+		which := "one of VAULT_CAPATH, VAULT_CLIENT_CERT, VAULT_CLIENT_KEY"
+		for _, name := range []string{api.EnvVaultCAPath, api.EnvVaultClientCert, api.EnvVaultClientKey} {
+			if os.Getenv(name) == e.Path {
+				which = name
+			}
+		}
+		return fmt.Errorf("%s leads to nothing that can be read (%w): write a path there", which, e.Err)
 	}
 	if _, ok := errors.AsType[*url.Error](err); ok {
 		return errors.New("VAULT_ADDR, VAULT_AGENT_ADDR or VAULT_PROXY_ADDR is not a URL: write https://HOST:8200")

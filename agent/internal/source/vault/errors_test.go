@@ -118,6 +118,14 @@ func TestNewRefusesVariablesThatCanNeverWorkAndQuotesNone(t *testing.T) {
 		})
 	}
 	clearEnvironment(t)
+	t.Setenv("VAULT_CLIENT_CERT", file(t, "x"))
+	for _, key := range []string{"-----BEGIN PRIVATE KEY-----\ncanary/canary\n-----END PRIVATE KEY-----\n", "canary/canary"} {
+		t.Setenv("VAULT_CLIENT_KEY", key)
+		if err := CheckEnvironment(); err == nil || !strings.HasPrefix(err.Error(), "VAULT_CLIENT_KEY ") || strings.Contains(err.Error(), "canary") {
+			t.Errorf("a key in place of its path: %v", err)
+		}
+	}
+	clearEnvironment(t)
 	for _, token := range []string{"canary\ncanary", "canary\x00"} {
 		if _, err := New(Config{Auth: Token, Token: token}, nil); err == nil || strings.Contains(err.Error(), "canary") {
 			t.Errorf("a token of two lines: %v", err)
