@@ -3,7 +3,9 @@ package server_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	"strings"
@@ -99,6 +101,54 @@ func TestAConnectionOfAServerThatStopsEndsWithItsAnswer(t *testing.T) {
 		all, err := io.ReadAll(conn) // to the end, which is the server's
 		if err != nil || !strings.Contains(string(all), "Connection: close\r\n") || !strings.HasSuffix(string(all), "ok\n") {
 			t.Errorf("%q, %v", all, err)
+		}
+		if err := ended(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Whoever gets no word of it sends his next request on a connection that Shutdown closes under it.
+func TestAConnectionEndsWithTheAnswerThatRanWhenTheStopCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, say := make(chan struct{}), make(chan struct{})
+		wait := func() client.Answer { asked <- struct{}{}; <-say; return client.Answer{Text: "Blue.", Generation: 7} }
+		c := &fake{
+			generate: func(context.Context, string) (client.Answer, error) { return wait(), nil },
+			stream: func(context.Context, string) iter.Seq2[client.Answer, error] {
+				return func(yield func(client.Answer, error) bool) { yield(wait(), nil) }
+			},
+		}
+		url, stop, ended := serveInBubble(t, c, func(c *server.Config) { c.Linger, c.Drain = 2*time.Second, time.Second })
+		answers := make(chan string)
+		for _, path := range []string{"/v1/generate", "/v1/stream"} {
+			conn, err := pipetest.Dial(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			go func() {
+				fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", path, len(question), question)
+				all, err := io.ReadAll(conn) // to the end, which is the server's
+				if err != nil {
+					t.Error(err)
+				}
+				answers <- string(all)
+			}()
+			<-asked
+		}
+		stop()
+		eventually(t, "/readyz says no", func() bool { return get(t, url+"/readyz").status == 503 })
+		began := time.Now()
+		close(say)
+		for range 2 {
+			all := <-answers
+			if !strings.HasPrefix(all, "HTTP/1.1 200") || !strings.Contains(all, "\r\nConnection: close\r\n") || !strings.Contains(all, "Blue.") {
+				t.Errorf("%q", all)
+			}
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("the connections ended %v after the answers, and not with them", took)
 		}
 		if err := ended(); err != nil {
 			t.Error(err)

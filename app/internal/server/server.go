@@ -93,10 +93,7 @@ func New(c Config) *Server {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w = &writer{w, http.NewResponseController(w), s.Write}
-	if s.stopping.Load() {
-		w.Header().Set("Connection", "close") // a connection that ends with its answer loses no request
-	}
+	w = &writer{ResponseWriter: w, control: http.NewResponseController(w), timeout: s.Write, stopping: &s.stopping}
 	route, ok := s.routes[r.URL.Path]
 	switch {
 	case !ok:
@@ -114,15 +111,30 @@ func livez(w http.ResponseWriter, _ *http.Request) {
 	w.Write([]byte("ok\n"))
 }
 
-// writer gives each write its deadline.
+// writer gives each write its deadline. If the server stops, the connection ends with the answer and so loses no request:
+// whether it does is seen when the answer begins, and not when the request did.
 type writer struct {
 	http.ResponseWriter
-	control *http.ResponseController
-	timeout time.Duration
+	control  *http.ResponseController
+	timeout  time.Duration
+	stopping *atomic.Bool
+	begun    bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *writer) WriteHeader(status int) {
+	w.begun = true
+	if w.stopping.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // Write implements http.ResponseWriter.
 func (w *writer) Write(p []byte) (int, error) {
+	if !w.begun {
+		w.WriteHeader(http.StatusOK)
+	}
 	if err := w.control.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
 		return 0, err
 	}
