@@ -1,6 +1,7 @@
 package turn_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -33,6 +34,48 @@ func TestAnEarlierVersionServesWhenNothingElseCan(t *testing.T) {
 		r.after(poll)
 		r.wantFile("v6-fresh")
 		r.wantLines("published", "in step with the store again")
+	})
+}
+
+// A directory that can't be written is no reason to go further back: the version that was found is written once it can be.
+func TestTheSearchForAnEarlierVersionEndsWithWhatCannotBeWritten(t *testing.T) {
+	story(t, func(t *testing.T, r *rig) {
+		for i := range 9 {
+			r.put(fmt.Sprintf("v%d", i+1))
+		}
+		r.store.put("secret/gemini", "v10-refused")
+		r.sink.fail(errors.New("no space left on device"))
+		r.start()
+		if reads, probes := len(r.store.took()), len(r.gemini.asked()); reads != 2 || probes != 4 {
+			t.Errorf("%d reads and %d probes, want those of two versions", reads, probes)
+		}
+		r.wantLines("not rendered yet: Gemini refuses the key", "not rendered yet: no space left")
+		r.sink.fail(nil)
+		r.after(time.Second)
+		r.wantFile("v9")
+		r.wantLines("published", "the newest version is refused; an earlier one is in force")
+		r.wantTrouble(turn.KindHeld)
+	})
+}
+
+// What was found is no longer written once it is refused as well.
+func TestAnEarlierVersionThatIsRefusedMeanwhileIsNotWritten(t *testing.T) {
+	story(t, func(t *testing.T, r *rig) {
+		r.put("v1")
+		r.put("v2")
+		r.store.put("secret/gemini", "v3-refused")
+		r.sink.fail(errors.New("no space left on device"))
+		r.start()
+		r.gemini.answer("v1", refused)
+		r.gemini.answer("v2", refused)
+		r.after(4 * poll)
+		r.sink.fail(nil)
+		r.after(time.Second)
+		r.wantFile("")
+		r.wantTrouble(turn.KindHeld)
+		r.gemini.answer("v1", accepted)
+		r.after(4 * poll)
+		r.wantFile("v1")
 	})
 }
 

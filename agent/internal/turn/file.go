@@ -64,8 +64,9 @@ func (f *file) take(ctx context.Context, record *source.Record) {
 	}
 	value, err := record.Value(f.Ref.Field)
 	if err != nil {
-		f.release()
 		f.trouble(reading, problemOf(err))
+		f.release()
+		f.forgetUnwritten()
 		return
 	}
 	f.trouble(reading, problem{})
@@ -82,16 +83,17 @@ func (f *file) take(ctx context.Context, record *source.Record) {
 	}
 }
 
-// lose notes that the path can't be read. A value that the store has no more isn't waited for.
+// lose notes that the path can't be read. A value that the store has no more isn't waited for, nor written.
 func (f *file) lose(err error) {
 	f.turning.Lock()
 	defer f.turning.Unlock()
 	p := problemOf(err)
 	f.older = time.Time{}
+	f.trouble(reading, p)
 	if p.kind == source.NotFound {
 		f.release()
+		f.forgetUnwritten()
 	}
-	f.trouble(reading, p)
 }
 
 // maxLag is how long a standby of the store may lag behind. A store that answers with an older version for longer was set
@@ -122,8 +124,9 @@ func (f *file) isNews(v secret.Version) bool {
 	return true
 }
 
-// publish makes value the one in force, under the version that the store has it as.
-func (f *file) publish(value secret.Value, version secret.Version, unproven string) {
+// publish makes value the one in force, under the version that the store has it as, as soon as the sink can. It reports
+// whether it is in force now and wasn't before.
+func (f *file) publish(value secret.Value, version secret.Version, unproven string) (changed bool) {
 	f.rendering.Lock()
 	changed, id, err := f.render(value)
 	if err == nil {
@@ -131,18 +134,17 @@ func (f *file) publish(value secret.Value, version secret.Version, unproven stri
 	}
 	f.rendering.Unlock()
 	if err != nil {
-		f.retryLater(value, version, unproven)
-		f.trouble(rendering, problem{KindRender, err.Error()})
-		return
+		f.retryLater(unwritten{value, version, unproven}, err)
+		return false
 	}
-	f.forgetUnwritten()
 	switch {
 	case changed && unproven != "":
 		f.log.Warn("published without proof", "version", version.String(), "reason", unproven)
 	case changed:
 		f.log.Info("published", "version", version.String())
 	}
-	f.trouble(rendering, problem{})
+	f.forgetUnwritten()
+	return changed
 }
 
 func (f *file) notePublished(id secret.Identity, version secret.Version, changed bool, unproven string) {

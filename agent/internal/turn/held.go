@@ -55,6 +55,7 @@ func (f *file) hold(ctx context.Context, value secret.Value, version secret.Vers
 	f.mu.Unlock()
 	f.holdAs(version)
 	f.trouble(judging, problem{KindHeld, verdict.Held})
+	f.withdraw(value)
 	switch {
 	case f.held.next.IsZero():
 	case !f.proving:

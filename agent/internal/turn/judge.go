@@ -64,25 +64,35 @@ func (f *file) publishEarlier(ctx context.Context, refused secret.Version) {
 			return
 		}
 		if err == nil && f.publishIfProven(ctx, record) {
-			f.log.Warn("the newest version is refused; an earlier one is in force", "version", n, "newest", refused.String())
 			return
 		}
 	}
 }
 
-// publishIfProven publishes what record holds if the gate proves it, and clears the record.
-func (f *file) publishIfProven(ctx context.Context, record *source.Record) bool {
+// publishIfProven publishes what record holds if the gate proves it, and reports whether it does. It clears the record.
+func (f *file) publishIfProven(ctx context.Context, record *source.Record) (proven bool) {
 	defer record.Clear()
 	value, err := record.Value(f.Ref.Field)
 	if err != nil {
 		return false
 	}
 	verdict := f.ask(ctx, value)
-	if ctx.Err() != nil || verdict.Held != "" || verdict.Unproven != "" {
+	switch {
+	case ctx.Err() != nil, verdict.Unproven != "":
+		return false
+	case verdict.Held != "":
+		f.withdraw(value)
 		return false
 	}
-	f.publish(value, record.Version, "")
-	return !f.value.IsZero()
+	f.publishStandIn(value, record.Version, "")
+	return true
+}
+
+// publishStandIn publishes value, and says so if it stands in for a newer one that the gate holds.
+func (f *file) publishStandIn(value secret.Value, version secret.Version, unproven string) {
+	if f.publish(value, version, unproven) && f.held != nil {
+		f.log.Warn("the newest version is refused; an earlier one is in force", "version", version.String(), "newest", f.held.version.String())
+	}
 }
 
 // checkInForce asks the gate about the value in force if somebody says that it is refused and, from time to time while it

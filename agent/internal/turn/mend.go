@@ -117,24 +117,37 @@ func (l *Loop) remember(v secret.Value) secret.Value {
 }
 
 // unwritten is a value that may be published, once the sink can write again. It needs no other look at the store, nor another
-// proof.
+// proof; what either says of it meanwhile counts.
 type unwritten struct {
 	value    secret.Value // a copy of our own
 	version  secret.Version
 	unproven string
 }
 
-// retryLater and forgetUnwritten are for whoever holds turning.
-func (f *file) retryLater(value secret.Value, version secret.Version, unproven string) {
-	again := secret.New(value.Reveal())
-	f.forgetUnwritten()
-	f.unwritten = &unwritten{again, version, unproven}
-}
-
-func (f *file) forgetUnwritten() {
+// retryLater, forgetUnwritten and withdraw are for whoever holds turning.
+func (f *file) retryLater(u unwritten, reason error) {
+	u.value = secret.New(u.value.Reveal()) // of what waits already, perhaps
 	if f.unwritten != nil {
 		f.unwritten.value.Clear()
-		f.unwritten = nil
+	}
+	f.unwritten = &u
+	f.trouble(rendering, problem{KindRender, reason.Error()})
+}
+
+// forgetUnwritten forgets what waits to be written, and that the sink couldn't.
+func (f *file) forgetUnwritten() {
+	if f.unwritten == nil {
+		return
+	}
+	f.unwritten.value.Clear()
+	f.unwritten = nil
+	f.trouble(rendering, problem{})
+}
+
+// withdraw forgets value if it waits to be written: the gate let it through once, and doesn't any more.
+func (f *file) withdraw(value secret.Value) {
+	if f.unwritten != nil && f.unwritten.value.Equal(value) {
+		f.forgetUnwritten()
 	}
 }
 
@@ -145,6 +158,6 @@ func (f *file) writeUnwritten() {
 	}
 	defer f.turning.Unlock()
 	if u := f.unwritten; u != nil {
-		f.publish(u.value, u.version, u.unproven)
+		f.publishStandIn(u.value, u.version, u.unproven)
 	}
 }

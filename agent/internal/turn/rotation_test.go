@@ -222,6 +222,44 @@ func TestAFullDirectoryIsSaidAndHeals(t *testing.T) {
 	})
 }
 
+// What was to be written counts no more once Gemini refuses it, or the store has it no more: the old one stays when there is
+// room again, and the trouble is another.
+func TestWhatCannotBeWrittenIsForgottenOnceItIsBad(t *testing.T) {
+	for what, c := range map[string]struct {
+		spoil func(r *rig)
+		kind  source.Kind
+		line  string
+	}{
+		"a refusal":    {func(r *rig) { r.gemini.answer("two", refused) }, turn.KindHeld, "Gemini refuses the key"},
+		"a deletion":   {func(r *rig) { r.store.fail("secret/gemini", down(source.NotFound, "deleted")) }, source.NotFound, "deleted"},
+		"a lost field": {func(r *rig) { r.store.putFields("secret/gemini", map[string]string{"x": "y"}) }, source.Invalid, "there is no field"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			story(t, func(t *testing.T, r *rig) {
+				r.put("one")
+				r.start()
+				r.sink.fail(errors.New("no space left on device"))
+				r.put("two")
+				r.after(2 * poll)
+				r.wantTrouble(turn.KindRender)
+				r.log.lines()
+				c.spoil(r)
+				r.after(2 * poll)
+				r.sink.fail(nil)
+				r.after(2 * poll)
+				r.wantFile("one")
+				r.wantTrouble(c.kind)
+				r.wantLines("the last good value stays in force: " + c.line)
+				r.store.fail("secret/gemini", nil)
+				r.put("three")
+				r.after(2 * poll)
+				r.wantFile("three")
+				r.wantTrouble("")
+			})
+		})
+	}
+}
+
 func TestAThousandFilesAreRenderedThroughAFewReaders(t *testing.T) {
 	story(t, func(t *testing.T, r *rig) {
 		const files = 1000
