@@ -60,15 +60,18 @@ func (f *file) take(ctx context.Context, record *source.Record) {
 	f.turning.Lock()
 	defer f.turning.Unlock()
 	if !f.isNews(record.Version) {
+		f.trouble(reading, problem{})
 		return
 	}
 	value, err := record.Value(f.Ref.Field)
 	if err != nil {
-		f.trouble(reading, problemOf(err))
+		f.trouble(finding, problemOf(err))
+		f.trouble(reading, problem{})
 		f.release()
 		f.forgetUnwritten()
 		return
 	}
+	f.trouble(finding, problem{})
 	f.trouble(reading, problem{})
 	switch {
 	case value.Equal(f.value):

@@ -32,7 +32,8 @@ type step int
 const (
 	mending step = iota
 	rendering
-	reading
+	reading // the path
+	finding // the field in what was read
 	judging
 	steps
 )

@@ -125,6 +125,41 @@ func TestVersionsAreOrderedByTheirCreation(t *testing.T) {
 	})
 }
 
+// The answer of a standby that lags behind shows that the store can be read again. It says nothing of what is wrong with the
+// newest version.
+func TestALaggingAnswerEndsAFailure(t *testing.T) {
+	story(t, func(t *testing.T, r *rig) {
+		r.put("one")
+		r.after(time.Second)
+		r.put("two")
+		r.start()
+		denied := &source.Error{Kind: source.Denied, Reason: "permission denied"}
+		r.store.fail("secret/gemini", denied)
+		r.after(2 * poll)
+		r.log.lines()
+		r.store.fail("secret/gemini", nil)
+		r.store.lag("secret/gemini")
+		r.after(2 * poll)
+		r.wantTrouble("")
+		r.wantLines("in step with the store again")
+
+		r.store.catchUp("secret/gemini")
+		r.after(time.Second)
+		r.store.putFields("secret/gemini", map[string]string{"other": "x"})
+		r.after(2 * poll)
+		r.store.lag("secret/gemini")
+		r.after(2 * poll)
+		r.wantTrouble(source.Invalid)
+		r.store.fail("secret/gemini", denied)
+		r.after(2 * poll)
+		r.wantTrouble(source.Denied)
+		r.store.fail("secret/gemini", nil)
+		r.after(2 * poll)
+		r.wantTrouble(source.Invalid)
+		r.wantLines("the last good value stays in force: there is no field", "the last good value stays in force: permission denied")
+	})
+}
+
 // A store whose clock was set back dates a new version before the one in force, and one that was restored has an older one. It
 // isn't taken for a standby that lags behind for ever, nor at all once the key in force is refused.
 func TestAStoreThatWasSetBackIsFollowed(t *testing.T) {
