@@ -93,13 +93,15 @@ func (f *file) drop() {
 	}
 }
 
-// prove judges the held value again and again, until there is none or nothing but the store can help it.
+// prove judges the held value again and again, until there is none or nothing but the store can help it. However often it is
+// hastened, it looks once in minRejudge.
 func (f *file) prove(ctx context.Context) {
 	for ctx.Err() == nil {
 		next := f.proveOnce(ctx)
 		if next.IsZero() {
 			return
 		}
+		pause(ctx, minRejudge, nil)
 		pause(ctx, time.Until(next), f.hasten)
 	}
 }

@@ -103,6 +103,40 @@ func TestRefreshesDoNotHurryAHeldKey(t *testing.T) {
 	})
 }
 
+// Nor do those who say that the key in force is refused, while the store can't be asked: one of them is heard at once.
+func TestClaimsInAnOutageDoNotHurryAHeldKey(t *testing.T) {
+	story(t, func(t *testing.T, r *rig) {
+		r.put("old")
+		r.start()
+		r.rotateTo("new")
+		r.after(time.Minute)
+		r.store.fail("", down(source.Unavailable, "gone"))
+		r.after(2 * poll)
+		for what, answer := range map[string]gate.Answer{"which is wrong": accepted, "which nobody can check": silent} {
+			r.gemini.answer("old", answer)
+			r.after(time.Second)
+			r.gemini.asked()
+			r.refresh(r.id(), true, turn.Held)
+			r.after(0)
+			if len(r.gemini.asked()) == 0 {
+				t.Errorf("%s: the first claim wasn't heard at once", what)
+			}
+			for range 10000 {
+				r.refresh(r.id(), true, turn.Held)
+				r.after(time.Millisecond)
+			}
+			if n := len(r.gemini.asked()); n > 42 {
+				t.Errorf("%s: %d probes in ten seconds of claims", what, n)
+			}
+		}
+		r.gemini.answer("old", refused)
+		r.gemini.answer("new", accepted)
+		r.refresh(r.id(), true, turn.Held)
+		r.after(250 * time.Millisecond)
+		r.wantFile("new")
+	})
+}
+
 // A key that some front ends know costs more calls a try, so the tries come less often.
 func TestAFlappingKeyIsNoStorm(t *testing.T) {
 	story(t, func(t *testing.T, r *rig) {
