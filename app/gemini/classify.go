@@ -20,12 +20,17 @@ type wireError struct {
 	} `json:"details"`
 }
 
-// classify turns an answer that is not a success into an *Error. wait is its Retry-After. The body may be anything.
+// classify turns an answer that is not a success into an *Error. wait is its Retry-After. The body may be anything, and is
+// empty if it could not be read.
 func classify(status int, wait time.Duration, body []byte, key string) *Error {
 	if w := parseError(body); w != nil {
 		return w.judge(status, wait, key)
 	}
-	return &Error{Fault: faultOfStatus(status, "", ""), Status: status, Message: strangeAnswer(status), RetryAfter: wait}
+	fault := faultOfStatus(status, "", "")
+	if status == http.StatusUnauthorized && len(bytes.TrimSpace(body)) > 0 {
+		fault = FaultConfig // something on the way wants a login of its own, and says nothing of the key
+	}
+	return &Error{Fault: fault, Status: status, Message: strangeAnswer(status), RetryAfter: wait}
 }
 
 // judge goes by the reason in the details, then by the status, then, for a 403 without a reason, by Google's wording.
