@@ -27,7 +27,9 @@ func (c *client) Generate(ctx context.Context, prompt string) (string, error) {
 		return "", errNotUTF8()
 	}
 	this := &call{key: c.key}
-	answer, err := c.backend.engine.generate(this.context(ctx), prompt)
+	inner := this.context(ctx)
+	defer this.cancel()
+	answer, err := c.backend.engine.generate(inner, prompt)
 	if err != nil {
 		return "", this.fail(ctx, err)
 	}
@@ -48,8 +50,8 @@ func (c *client) Stream(ctx context.Context, prompt string) iter.Seq2[string, er
 			return
 		}
 		this := &call{key: c.key, tail: new(tail)}
-		inner, cancel := context.WithCancel(this.context(ctx))
-		defer cancel()
+		inner := this.context(ctx)
+		defer this.cancel()
 		complete := false
 		defer func() { this.tail.end(complete) }()
 
@@ -65,7 +67,10 @@ func (c *client) Stream(ctx context.Context, prompt string) iter.Seq2[string, er
 				yield("", this.failStream(ctx, err))
 				return
 			}
-			finished = finished || piece.finish != ""
+			if piece.finish != "" {
+				finished = true
+				this.tail.finish(this.cancel)
+			}
 			if piece.text != "" && !yield(piece.text, nil) {
 				return
 			}
@@ -81,7 +86,9 @@ func (c *client) Stream(ctx context.Context, prompt string) iter.Seq2[string, er
 // Probe implements Client.
 func (c *client) Probe(ctx context.Context) error {
 	this := &call{key: c.key}
-	request, err := http.NewRequestWithContext(this.context(ctx), http.MethodGet, c.backend.base+"/v1beta/models?pageSize=1", nil)
+	inner := this.context(ctx)
+	defer this.cancel()
+	request, err := http.NewRequestWithContext(inner, http.MethodGet, c.backend.base+"/v1beta/models?pageSize=1", nil)
 	if err != nil {
 		return this.fail(ctx, err)
 	}

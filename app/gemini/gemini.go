@@ -53,7 +53,8 @@ type Client interface {
 	Generate(ctx context.Context, prompt string) (string, error)
 
 	// Stream yields the text of the first candidate piece by piece, as it comes. It ends without an error only after a
-	// piece with a finishReason; otherwise its last element is an error. Breaking out of the loop cancels the request.
+	// piece with a finishReason; otherwise its last element is an error. What may come after that piece is waited for one
+	// second at most. Breaking out of the loop cancels the request.
 	// The sequence may be ranged over again; each time is a request of its own.
 	Stream(ctx context.Context, prompt string) iter.Seq2[string, error]
 

@@ -2,12 +2,17 @@ package gemini
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"time"
 )
 
 // maxElement is the largest element of a stream that is looked at; an error is far smaller.
 const maxElement = 64 << 10
+
+// rest is how long what may come after a complete answer is read for.
+const rest = time.Second
 
 // tail watches the body of a stream as an SDK reads it. It keeps the first element that is an error, which
 // generative-ai-go takes for an empty answer, and the error that reading ended with, which genai would print to the
@@ -16,6 +21,9 @@ type tail struct {
 	body    io.ReadCloser
 	broken  error      // what reading ended with, if not io.EOF
 	failure *wireError // the first element that is an error
+
+	cancel context.CancelFunc // of the request, once the answer is complete
+	left   time.Duration      // of rest
 
 	element []byte // the element that is being read; empty once it is too large
 	depth   int    // of braces
@@ -29,14 +37,31 @@ func (t *tail) watch(body io.ReadCloser) io.ReadCloser {
 	return t
 }
 
-// Read implements io.Reader. A broken body looks as if it had ended.
+// finish says that the answer is complete. What still comes is read for as long as rest: an endpoint that doesn't end the
+// body must not hold the caller, who has everything.
+func (t *tail) finish(cancel context.CancelFunc) { t.cancel, t.left = cancel, rest }
+
+// Read implements io.Reader. A broken body looks as if it had ended, and so does one that goes on after an error.
 func (t *tail) Read(p []byte) (int, error) {
-	n, err := t.body.Read(p)
+	if t.failure != nil {
+		return 0, io.EOF
+	}
+	n, err := t.readBody(p)
 	t.scan(p[:n])
 	if err != nil && !errors.Is(err, io.EOF) {
 		t.broken, err = err, io.EOF
 	}
 	return n, err
+}
+
+func (t *tail) readBody(p []byte) (int, error) {
+	if t.cancel == nil {
+		return t.body.Read(p)
+	}
+	began := time.Now()
+	defer func() { t.left -= time.Since(began) }() // the time that the caller takes for a piece doesn't count
+	defer time.AfterFunc(t.left, t.cancel).Stop()
+	return t.body.Read(p)
 }
 
 // Close does nothing: the call closes the body when it knows how the stream has ended.
@@ -49,7 +74,7 @@ func (t *tail) end(complete bool) {
 		return
 	}
 	if complete && t.broken == nil {
-		_, _ = io.CopyN(io.Discard, t.body, maxElement)
+		_, _ = io.CopyN(io.Discard, t, maxElement)
 	}
 	t.body.Close()
 }

@@ -21,8 +21,9 @@ const (
 	pingAfter     = 15 * time.Second // of silence on an HTTP/2 connection
 	pingTimeout   = 15 * time.Second
 
-	maxIdle      = 512      // per host, and there is one host: hundreds of calls at once keep their connections
-	maxErrorBody = 64 << 10 // what is read of an answer that is not a success
+	maxIdle      = 512             // per host, and there is one host: hundreds of calls at once keep their connections
+	maxErrorBody = 64 << 10        // what is read of an answer that is not a success
+	errorTimeout = 5 * time.Second // for how long it is read
 )
 
 const keyHeader = "X-Goog-Api-Key"
@@ -51,13 +52,16 @@ func newPool() *http.Transport {
 // call is what one call of a client takes through the SDK to the carrier, within the request's context.
 type call struct {
 	key    keyfile.Key
-	tail   *tail // watches the body of a stream; nil for other calls
-	status int   // of the answer, if it was a success
+	tail   *tail              // watches the body of a stream; nil for other calls
+	status int                // of the answer, if it was a success
+	cancel context.CancelFunc // of the request's context
 }
 
 type callKey struct{}
 
+// context returns the context of the call's request, which the call's cancel ends.
 func (c *call) context(ctx context.Context) context.Context {
+	ctx, c.cancel = context.WithCancel(ctx)
 	return context.WithValue(ctx, callKey{}, c)
 }
 
@@ -88,7 +92,7 @@ func (c *carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if response.StatusCode < 200 || response.StatusCode > 299 {
-		return nil, refusal(response, this.key)
+		return nil, this.refusal(response)
 	}
 	this.status = response.StatusCode // net/http runs this within the call's own goroutine
 	if this.tail != nil {
@@ -125,9 +129,13 @@ func withKey(r *http.Request, key keyfile.Key) *http.Request {
 
 // refusal reads what is needed of an answer that is not a success. A redirect is one: following it could carry the key to
 // another host.
-func refusal(response *http.Response, key keyfile.Key) error {
+func (c *call) refusal(response *http.Response) error {
 	defer response.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(response.Body, maxErrorBody)) // half a body is judged by its status
+	defer time.AfterFunc(errorTimeout, c.cancel).Stop() // or the caller would learn of it only when its time is over
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxErrorBody))
+	if err != nil && parseError(body) == nil {
+		body = nil // half a body is judged by its status
+	}
 	wait := parseRetryAfter(response.Header.Get("Retry-After"), time.Now())
-	return classify(response.StatusCode, wait, body, key.Reveal())
+	return classify(response.StatusCode, wait, body, c.key.Reveal())
 }

@@ -1,0 +1,122 @@
+package gemini
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// held is an answer whose body says text and then goes on without saying anything, until the request ends.
+type held struct {
+	status int
+	text   string
+}
+
+func (h held) RoundTrip(r *http.Request) (*http.Response, error) {
+	text := strings.NewReader(h.text)
+	read := func(p []byte) (int, error) {
+		if text.Len() > 0 {
+			return text.Read(p)
+		}
+		select {
+		case <-time.After(300 * time.Millisecond):
+			return copy(p, " "), nil
+		case <-r.Context().Done():
+			return 0, r.Context().Err()
+		}
+	}
+	header := http.Header{"Content-Type": {"application/json"}}
+	return &http.Response{StatusCode: h.status, Header: header, Body: io.NopCloser(reader(read)), Request: r}, nil
+}
+
+type reader func(p []byte) (int, error)
+
+func (f reader) Read(p []byte) (int, error) { return f(p) }
+
+// eachHeld runs the test in a bubble for each SDK, with a client that gets that answer in the form that the SDK asks for.
+func eachHeld(t *testing.T, status int, text string, test func(t *testing.T, sdk SDK, c Client)) {
+	for _, sdk := range SDKs() {
+		synctest.Test(t, func(t *testing.T) {
+			b, err := New(t.Context(), Config{SDK: sdk})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.http.Transport.(*carrier).next = roundTrip(func(r *http.Request) (*http.Response, error) {
+				if r.URL.Query().Get("alt") == "sse" {
+					return held{status, "data: " + strings.Trim(text, "[]") + "\r\n\r\n"}.RoundTrip(r)
+				}
+				return held{status, text}.RoundTrip(r)
+			})
+			test(t, sdk, b.Client(newKey(t, canary)))
+		})
+	}
+}
+
+// However the endpoint holds the body open, whoever asked has the whole answer.
+func TestAnEndpointThatDoesNotEndItsStreamHoldsNobody(t *testing.T) {
+	const last = `{"candidates":[{"content":{"parts":[{"text":"one"}]},"finishReason":"STOP"}]}`
+	const failure = `{"error":{"code":503,"status":"UNAVAILABLE"}}`
+	for _, test := range []struct {
+		text string
+		want Fault
+		took time.Duration
+	}{
+		{"[" + last + "]", "", rest},
+		{"[" + last, "", rest},
+		{"[" + failure + "]", FaultUnavailable, 0},
+		{"[" + failure, FaultUnavailable, 0},
+	} {
+		eachHeld(t, 200, test.text, func(t *testing.T, sdk SDK, c Client) {
+			began, err := time.Now(), error(nil)
+			for _, err = range c.Stream(t.Context(), "hello") {
+				time.Sleep(time.Hour) // the caller's own time doesn't count
+			}
+			took := time.Since(began) - time.Hour
+			if FaultOf(err) != test.want || (err == nil) != (test.want == "") || took != test.took {
+				t.Errorf("%s, %s: %v after %v", sdk, test.text, err, took)
+			}
+		})
+	}
+}
+
+// An error is told by its status at least, long before the caller's patience ends.
+func TestAnErrorWhoseBodyStallsIsToldByItsStatus(t *testing.T) {
+	for text, status := range map[string]int{"x": 503, `{"error":{"code":400,`: 400, `<html>`: 401} {
+		eachHeld(t, status, text, func(t *testing.T, sdk SDK, c Client) {
+			want := classify(status, 0, nil, "").Fault
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			for name, do := range map[string]func() error{
+				"Generate": func() error { _, err := c.Generate(ctx, "hello"); return err },
+				"Stream": func() (err error) {
+					for _, err = range c.Stream(ctx, "hello") {
+					}
+					return err
+				},
+				"Probe": func() error { return c.Probe(ctx) },
+			} {
+				began := time.Now()
+				err := do()
+				e, ok := errors.AsType[*Error](err)
+				if took := time.Since(began); !ok || e.Fault != want || e.Status != status || took != errorTimeout {
+					t.Errorf("%s, %s, %d: %v after %v", sdk, name, status, err, took)
+				}
+			}
+		})
+	}
+}
+
+// What was read before the body stalled may be the whole error.
+func TestAnErrorThatIsWholeBeforeItsBodyStallsIsReadAsSuch(t *testing.T) {
+	const whole = `{"error":{"code":400,"details":[{"reason":"API_KEY_INVALID"}]}}`
+	eachHeld(t, 400, whole, func(t *testing.T, sdk SDK, c Client) {
+		if _, err := c.Generate(t.Context(), "hello"); FaultOf(err) != FaultKey {
+			t.Errorf("%s: %v", sdk, err)
+		}
+	})
+}
