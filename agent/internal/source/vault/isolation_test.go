@@ -3,7 +3,10 @@ package vault
 import (
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 
@@ -73,6 +76,38 @@ func TestAnOutageIsNotAskedAboutEachTime(t *testing.T) {
 	}
 	if n := p.count("lookup-self"); n != 1 {
 		t.Errorf("five reads in an outage asked %d times whether Vault answers, want once", n)
+	}
+}
+
+// An engine that fails at many paths at once costs one question whether Vault answers.
+func TestManyPathsThatFailTogetherAskOnceWhetherVaultAnswers(t *testing.T) {
+	v := realVault(t)
+	path, policyName := secretFor(t, v)
+	s, p, _ := appRoleSource(t, v, policyName, nil)
+	expect(t, s, path, "one")
+	const readers = 8
+	together := make(chan struct{})
+	var failed, asked atomic.Int64
+	p.answer(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "lookup-self") {
+			asked.Add(1)
+			p.forwardAfter(700*time.Millisecond, w, r)
+			return
+		}
+		if failed.Add(1) == readers {
+			close(together)
+		}
+		<-together
+		w.WriteHeader(http.StatusInternalServerError)
+		w.Write([]byte(`{"errors":["canary"]}`))
+	})
+	var reading sync.WaitGroup
+	for range readers {
+		reading.Go(func() { checkKind(t, s, path, source.Failed) })
+	}
+	reading.Wait()
+	if n := asked.Load(); n > 2 { // a second time for who comes late on a busy machine
+		t.Errorf("Vault was asked %d times whether it answers, want once", n)
 	}
 }
 
