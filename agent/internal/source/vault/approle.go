@@ -46,13 +46,16 @@ func (s *Source) unwrap(ctx context.Context, c *client, token string) (string, e
 		return string(s.secretID.secretID.Reveal()), nil
 	}
 	var info struct {
-		Data struct {
+		Data *struct {
 			CreationPath string `json:"creation_path"`
 		}
 	}
 	err := c.ask(ctx, request{method: http.MethodPut, path: "sys/wrapping/lookup", body: map[string]string{"token": token}}, &info)
 	if err != nil {
 		return "", spent(err)
+	}
+	if info.Data == nil {
+		return "", notVault()
 	}
 	if !wrapsSecretID(info.Data.CreationPath, s.config.AuthMount, c.api.Namespace()) {
 		return "", unauthenticated("the wrapping token in AGENT_SECRET_ID_FILE holds no secret-id of auth/%s: write a new one, and find out who put it there", s.config.AuthMount)
@@ -66,6 +69,9 @@ func (s *Source) unwrap(ctx context.Context, c *client, token string) (string, e
 	err = c.ask(ctx, request{method: http.MethodPut, path: "sys/wrapping/unwrap", token: token, body: map[string]string{}}, &answer)
 	if err != nil {
 		return "", spent(err)
+	}
+	if answer.Data.SecretID == "" {
+		return "", notVault()
 	}
 	s.secretID.clear()
 	s.secretID = unwrapped{secret.New([]byte(token)), secret.New([]byte(answer.Data.SecretID))}

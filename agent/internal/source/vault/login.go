@@ -39,7 +39,7 @@ func (s *Source) loginBy(ctx context.Context, c *client) (*session, error) {
 	if s.refusal.stands(body) {
 		return nil, unauthenticated("log in at %s: %s", at, invalidSecretID)
 	}
-	var answer struct{ Auth auth }
+	var answer struct{ Auth *auth }
 	err = c.ask(ctx, request{method: http.MethodPut, path: at + "/login", body: body}, &answer)
 	if f, refused := undecided(err); refused {
 		why := s.whyRefused(f)
@@ -51,11 +51,14 @@ func (s *Source) loginBy(ctx context.Context, c *client) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	if answer.Auth == nil {
+		return nil, notVault()
+	}
 	s.refusal.clear()
 	if answer.Auth.ClientToken == "" {
 		return nil, unauthenticated("log in at %s: Vault gave no token: is a second factor wanted?", at)
 	}
-	return newSession(c, answer.Auth, true), nil
+	return newSession(c, *answer.Auth, true), nil
 }
 
 // whyRefused says in words of our own what Vault's refusal says, as far as it is one of the common ones.
@@ -95,7 +98,7 @@ func (s *Source) useToken(ctx context.Context, c *client) (*session, error) {
 		}
 	}
 	var answer struct {
-		Data struct {
+		Data *struct {
 			TTL       int  `json:"ttl"`
 			Renewable bool `json:"renewable"`
 		}
@@ -103,6 +106,9 @@ func (s *Source) useToken(ctx context.Context, c *client) (*session, error) {
 	err := c.ask(ctx, request{method: http.MethodGet, path: "auth/token/lookup-self", token: token, again: true}, &answer)
 	if f, refused := undecided(err); refused {
 		return nil, f.as(source.Unauthenticated, "", "Vault doesn't know the token, or not any more, or it may not look itself up: put another into AGENT_TOKEN_FILE")
+	}
+	if err == nil && answer.Data == nil {
+		err = notVault()
 	}
 	if err != nil {
 		return nil, err

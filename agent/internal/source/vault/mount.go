@@ -18,7 +18,8 @@ type mount struct {
 	told time.Time
 }
 
-// mounts remembers the answers, so that each mount is asked for once a session, or once a minute while secrets are missing. The zero value is ready.
+// mounts remembers the answers, so that each mount is asked for once a session, or once a minute while secrets are missing.
+// The zero value is ready.
 type mounts struct {
 	questions flights[string, struct{}]
 	mu        sync.RWMutex
@@ -104,7 +105,7 @@ func (s *session) askMount(ctx context.Context, c *client, path string) (mount, 
 	if err != nil {
 		return mount{}, err
 	}
-	if answer.Data == nil {
+	if answer.Data == nil || !strings.HasSuffix(answer.Data.Path, "/") { // without its slash find wouldn't find it
 		return mount{}, notVault()
 	}
 	m := mount{path: within(path, answer.Data.Path), told: time.Now()}

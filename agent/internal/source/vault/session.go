@@ -3,7 +3,6 @@ package vault
 import (
 	"context"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -84,6 +83,9 @@ func (s *session) renew(ctx context.Context, c *client) (bool, error) {
 	if _, refused := undecided(err); refused {
 		return false, nil
 	}
+	if err == nil && answer.Auth.ClientToken == "" {
+		err = notVault()
+	}
 	if err != nil {
 		return false, err
 	}
@@ -99,31 +101,37 @@ const (
 	silence = 2 * time.Second
 )
 
-// opinion is when Vault was last found not to answer. Those who want to know at the same time share one question.
+// opinion is whether Vault answers. Those who want to know at the same time share one question and its answer.
 type opinion struct {
-	asking sync.Mutex
-	silent time.Time
+	questions flights[struct{}, bool]
+	silent    time.Time // when Vault was last asked and didn't answer; for who asks
 }
 
 // answers reports whether Vault answers a request that goes the way of every other and is about no secret.
 func (s *session) answers(ctx context.Context, c *client) bool {
-	s.opinion.asking.Lock()
-	defer s.opinion.asking.Unlock()
-	if time.Since(s.opinion.silent) < silence {
-		return false
-	}
+	yes, _ := s.opinion.questions.do(ctx, struct{}{}, func() (bool, error) {
+		if time.Since(s.opinion.silent) < silence {
+			return false, nil
+		}
+		began := time.Now()
+		if s.asked(ctx, c) {
+			return true, nil
+		}
+		if ctx.Err() == nil {
+			s.opinion.silent = began
+		}
+		return false, ctx.Err()
+	})
+	return yes
+}
+
+func (s *session) asked(ctx context.Context, c *client) bool {
 	bounded, cancel := context.WithTimeout(ctx, secondOpinion)
 	defer cancel()
-	began := time.Now()
 	var answer struct{ Data *struct{ Accessor string } }
 	err := c.ask(bounded, request{method: http.MethodGet, path: "auth/token/lookup-self", token: s.token}, &answer)
-	if _, refused := undecided(err); refused || err == nil && answer.Data != nil {
-		return true
-	}
-	if ctx.Err() == nil {
-		s.opinion.silent = began
-	}
-	return false
+	_, refused := undecided(err)
+	return refused || err == nil && answer.Data != nil
 }
 
 // farewell bounds the revocation of a token that has been replaced: somebody's read waits for it.
