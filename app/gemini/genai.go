@@ -51,12 +51,15 @@ func (g *genAI) stream(ctx context.Context, prompt string) iter.Seq2[piece, erro
 	}
 }
 
+// notBlocked is what the API calls the reason that the SDK calls BLOCKED_REASON_UNSPECIFIED.
+const notBlocked sdk.BlockedReason = "BLOCK_REASON_UNSPECIFIED"
+
 func genAIPiece(response *sdk.GenerateContentResponse, err error) (piece, error) {
 	if err != nil {
 		return piece{}, err
 	}
 	var p piece
-	if f := response.PromptFeedback; f != nil && f.BlockReason != sdk.BlockedReasonUnspecified {
+	if f := response.PromptFeedback; f != nil && f.BlockReason != sdk.BlockedReasonUnspecified && f.BlockReason != notBlocked {
 		p.blocked = string(f.BlockReason)
 	}
 	if len(response.Candidates) == 0 {

@@ -21,6 +21,8 @@ const (
 	firstPiece = `{"candidates":[{"index":0,"content":{"role":"model","parts":[{"text":"one"}]}}]}`
 	lastPiece  = `{"candidates":[{"index":0,"content":{"role":"model","parts":[{"text":"two"}]},"finishReason":"STOP"}]}`
 	usagePiece = `{"usageMetadata":{"totalTokenCount":7}}`
+	sanePiece  = `{"promptFeedback":{"blockReason":"BLOCK_REASON_UNSPECIFIED"}}`   // the API's word for none
+	fairPiece  = `{"promptFeedback":{"blockReason":"BLOCKED_REASON_UNSPECIFIED"}}` // genai's
 	errorPiece = `{"error":{"code":503,"message":"The model is overloaded.","status":"UNAVAILABLE"}}`
 )
 
@@ -49,6 +51,7 @@ func TestWhatComesAfterTheLastPieceCounts(t *testing.T) {
 		{"nothing", []string{firstPiece, lastPiece}, "", "one two"},
 		{"what the SDK can't read", []string{firstPiece, lastPiece, "\n"}, "", "one two"},
 		{"usage", []string{firstPiece, lastPiece, usagePiece}, "", "one two"},
+		{"a prompt that isn't blocked", []string{firstPiece, sanePiece, fairPiece, lastPiece}, "", "one two"},
 		{"an error", []string{firstPiece, lastPiece, errorPiece}, gemini.FaultUnavailable, "one two"},
 		{"only an error", []string{errorPiece}, gemini.FaultUnavailable, ""},
 		{"only usage", []string{usagePiece}, gemini.FaultTruncated, ""},
