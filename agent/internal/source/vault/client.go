@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,6 +51,15 @@ func newClient() (*client, error) {
 	if err := config.ReadEnvironment(); err != nil { // leaves Timeout alone unless VAULT_CLIENT_TIMEOUT is set
 		return nil, environmentError(err)
 	}
+	if config.Timeout < time.Millisecond {
+		return nil, errors.New("VAULT_CLIENT_TIMEOUT leaves no time for an answer: write it like 10s")
+	}
+	if !usable(transport.Proxy) {
+		return nil, errors.New("VAULT_PROXY_ADDR or VAULT_HTTP_PROXY is not the URL of a proxy: write http://HOST:PORT")
+	}
+	if transport.Proxy == nil {
+		transport.Proxy = http.ProxyFromEnvironment
+	}
 	c := &client{transport: transport, timeout: config.Timeout, hedging: make(chan struct{}, 1)}
 	config.Timeout = 0    // vault/api would leave a timer behind for each request
 	config.MaxRetries = 0 // turn owns time
@@ -67,9 +77,19 @@ func newClient() (*client, error) {
 	return c, nil
 }
 
+// usable reports whether a connection can go by the proxy that VAULT_* name, if they name one. One that is written without
+// its scheme is a URL, but none that leads anywhere.
+func usable(proxy func(*http.Request) (*url.URL, error)) bool {
+	if proxy == nil {
+		return true
+	}
+	u, err := proxy(nil)
+	return err == nil && u.Host != "" && slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme)
+}
+
+// newTransport returns one without a proxy.
 func newTransport() *http.Transport {
 	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: requestTimeout, KeepAlive: 15 * time.Second}).DialContext,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    requestTimeout,

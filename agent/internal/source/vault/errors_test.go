@@ -95,20 +95,27 @@ func TestASealedVaultSaysSoAndIsReadAgainAfterwards(t *testing.T) {
 }
 
 func TestNewRefusesVariablesThatCanNeverWorkAndQuotesNone(t *testing.T) {
-	for name, value := range map[string]string{
-		"VAULT_ADDR":           "canary:8200",
-		"VAULT_AGENT_ADDR":     "https://%zz-canary",
-		"VAULT_PROXY_ADDR":     "http://user:canary@%zz",
-		"VAULT_CLIENT_TIMEOUT": "canary",
-		"VAULT_SKIP_VERIFY":    "canary",
-		"VAULT_MAX_RETRIES":    "canary",
-		"VAULT_RATE_LIMIT":     "canary",
-		"VAULT_HEADERS":        "canary",
-		"VAULT_CACERT_BYTES":   "canary",
-		"VAULT_CLIENT_KEY":     "canary",
-		"VAULT_CACERT":         "/nonexistent/ca.pem",
+	for _, c := range [][2]string{
+		{"VAULT_ADDR", "canary:8200"},
+		{"VAULT_AGENT_ADDR", "https://%zz-canary"},
+		{"VAULT_PROXY_ADDR", "http://user:canary@%zz"},
+		{"VAULT_PROXY_ADDR", "canary:3128"},
+		{"VAULT_PROXY_ADDR", "canary.example"},
+		{"VAULT_PROXY_ADDR", "ftp://canary"},
+		{"VAULT_PROXY_ADDR", "http:canary:3128"},
+		{"VAULT_CLIENT_TIMEOUT", "canary"},
+		{"VAULT_CLIENT_TIMEOUT", "-1s"},
+		{"VAULT_CLIENT_TIMEOUT", "1ns"},
+		{"VAULT_SKIP_VERIFY", "canary"},
+		{"VAULT_MAX_RETRIES", "canary"},
+		{"VAULT_RATE_LIMIT", "canary"},
+		{"VAULT_HEADERS", "canary"},
+		{"VAULT_CACERT_BYTES", "canary"},
+		{"VAULT_CLIENT_KEY", "canary"},
+		{"VAULT_CACERT", "/nonexistent/ca.pem"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		name, value := c[0], c[1]
+		t.Run(name+"="+value, func(t *testing.T) {
 			clearEnvironment(t)
 			t.Setenv(name, value)
 			_, err := New(Config{Auth: Token, Token: "x"}, nil)
