@@ -3,6 +3,7 @@ package turn_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -241,6 +242,78 @@ func TestAnOutageIsSaidOncePerChange(t *testing.T) {
 			"the store fails; what was rendered stays in force: no connection to 10.0.0.2",
 			"the store fails; what was rendered stays in force: Vault is sealed",
 			"the store fails; what was rendered stays in force: no connection to 10.0.0.1")
+	})
+}
+
+// One of two nodes may be sealed: the outage of each read that it answers is over at the next one, and is said once a minute.
+func TestAStoreThatAnswersNowAndThenIsNoStorm(t *testing.T) {
+	story(t, func(t *testing.T, r *rig) {
+		r.many(10)
+		half := &halfSealed{fakeStore: r.store}
+		r.config.Source = half
+		r.start()
+		r.log.lines()
+		half.seal(true)
+		r.after(10 * time.Minute)
+		if n := len(r.log.lines()); n < 10 || n > 22 {
+			t.Errorf("%d lines in ten minutes of a store that is half sealed, want two a minute at most", n)
+		}
+		for r.loop.Status().Outage != nil {
+			r.after(100 * time.Millisecond)
+		}
+		r.log.lines()
+		r.store.fail("", down(source.Sealed, "Vault is sealed"))
+		r.after(time.Minute + poll)
+		r.wantLines("the store fails; what was rendered stays in force: Vault is sealed")
+		r.store.fail("", nil)
+		half.seal(false)
+		r.after(time.Minute + 2*time.Second)
+		r.wantLines("the store answers again")
+		r.store.fail("", down(source.Sealed, "Vault is sealed"))
+		r.after(2 * poll)
+		r.store.fail("", nil)
+		r.after(2 * time.Second)
+		r.wantLines("the store fails; what was rendered stays in force: Vault is sealed", "the store answers again")
+	})
+}
+
+// halfSealed answers every other read only, while it is sealed.
+type halfSealed struct {
+	*fakeStore
+	count  int
+	sealed bool
+}
+
+func (s *halfSealed) seal(sealed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sealed = sealed
+}
+
+func (s *halfSealed) Fetch(ctx context.Context, path string) (*source.Record, error) {
+	s.mu.Lock()
+	s.count++
+	sealed := s.sealed && s.count%2 == 0
+	s.mu.Unlock()
+	if sealed {
+		return nil, down(source.Sealed, "Vault is sealed")
+	}
+	return s.fakeStore.Fetch(ctx, path)
+}
+
+// An outage that gives another reason at each attempt fills neither the log nor the memory.
+func TestAnOutageWhoseReasonsNeverRepeatIsSaidOnlySoOften(t *testing.T) {
+	story(t, func(t *testing.T, r *rig) {
+		r.put("one")
+		r.start()
+		r.log.lines()
+		for i := range 200 {
+			r.store.fail("", down(source.Unavailable, fmt.Sprintf("failure number %d", i)))
+			r.after(2 * time.Second)
+		}
+		if n := len(r.log.lines()); n > 17 {
+			t.Errorf("%d lines about one outage", n)
+		}
 	})
 }
 

@@ -18,7 +18,7 @@ const (
 	// second at the most, since a probe may cost more than one; with enough spread that a fleet of agents doesn't arrive as one;
 	// and so often that the end of the outage is found within 2 s.
 	minProbe, maxProbe = time.Second, 1800 * time.Millisecond
-	// sayAgain is how long after a reason was logged it may be news again within the same outage.
+	// sayAgain is how long after a reason was logged it may be news again, unless the store has answered for as long.
 	sayAgain = time.Minute
 )
 
@@ -34,6 +34,8 @@ type store struct {
 	outage   *outage       // nil while the store answers
 	failing  chan struct{} // closed when the next outage begins
 	failures map[source.Kind]uint64
+	said     map[string]time.Time // when each reason was logged last; "" stands for those beyond maxSaid
+	ended    time.Time            // when the last outage did
 }
 
 type outage struct {
@@ -41,11 +43,14 @@ type outage struct {
 	err   *source.Error
 	probe time.Time // when the next one begins
 	over  chan struct{}
-	said  map[string]time.Time // when each reason was logged last
+	said  bool // it was logged
 }
 
 func newStore(s source.Source, log *slog.Logger) *store {
-	return &store{source: s, log: log, slots: make(chan struct{}, readers), hurry: make(chan struct{}, 1), failing: make(chan struct{}), failures: map[source.Kind]uint64{}}
+	return &store{
+		source: s, log: log, slots: make(chan struct{}, readers), hurry: make(chan struct{}, 1), failing: make(chan struct{}),
+		failures: map[source.Kind]uint64{}, said: map[string]time.Time{},
+	}
 }
 
 // fetch reads path, waiting through an outage of the store. Its error is about this path alone, or ctx's.
@@ -162,30 +167,46 @@ func (s *store) down(err error) (down, first bool) {
 	}
 	first = s.outage == nil
 	if first {
-		s.outage = &outage{since: time.Now(), err: e, over: make(chan struct{}), said: map[string]time.Time{}}
+		if time.Since(s.ended) >= sayAgain {
+			clear(s.said)
+		}
+		s.outage = &outage{since: time.Now(), err: e, over: make(chan struct{})}
 		close(s.failing)
 	}
-	// A reason that differs between attempts, such as the address of the node that was tried, is not news each time; nor is a
-	// kind, where one of two nodes is sealed and the other away.
-	now := time.Now()
-	last, said := s.outage.said[e.Reason]
-	if !said || e.Kind != s.outage.err.Kind && now.Sub(last) >= sayAgain {
-		s.outage.said[e.Reason] = now
+	if s.isNews(e) {
+		s.outage.said = true
 		s.log.Warn("the store fails; what was rendered stays in force", "kind", e.Kind, "reason", e.Reason)
 	}
 	s.outage.err = e
 	return true, first
 }
 
-// up ends the outage. An agent that is stopping says nothing of it.
+// isNews reports whether it is worth a line that the outage is about e, and notes that it is said. A reason that differs
+// between attempts, such as the address of the node that was tried, is not news each time; nor is a kind, where one of two
+// nodes is sealed and the other away; nor an outage, where the other answers. The caller holds mu.
+func (s *store) isNews(e *source.Error) bool {
+	now := time.Now()
+	reason := e.Reason
+	if _, known := s.said[reason]; !known && len(s.said) >= maxSaid {
+		reason = ""
+	}
+	last, said := s.said[reason]
+	if said && (now.Sub(last) < sayAgain || s.outage.said && e.Kind == s.outage.err.Kind) {
+		return false
+	}
+	s.said[reason] = now
+	return true
+}
+
+// up ends the outage. An agent that is stopping says nothing of it, nor is it news where its beginning wasn't.
 func (s *store) up(stopping error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if stopping == nil {
+	if stopping == nil && s.outage.said {
 		s.log.Info("the store answers again", "after", time.Since(s.outage.since).Round(time.Millisecond).String())
 	}
 	close(s.outage.over)
-	s.outage, s.failing = nil, make(chan struct{})
+	s.outage, s.failing, s.ended = nil, make(chan struct{}), time.Now()
 }
 
 // fails returns a channel that is closed while the store fails.
