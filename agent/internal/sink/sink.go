@@ -78,8 +78,8 @@ func (d *Dir) Close() error {
 	return d.pin.close()
 }
 
-// Remove deletes the named files, whatever else stands in their place, and what an unfinished write has left; one that isn't there is no error. It is for an exit
-// that wipes.
+// Remove deletes the named files, whatever else stands in their place, and what an unfinished write has left; one that isn't
+// there is no error. It is for an exit that wipes.
 func (d *Dir) Remove(files ...string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -149,8 +149,11 @@ func (d *Dir) check(p *pin, seen fs.FileInfo) error {
 	if err := d.checkMemory(p.lock); err != nil {
 		return err
 	}
-	if err := unix.Flock(int(p.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	switch err := unix.Flock(int(p.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
 		return fmt.Errorf("%s: %w: stop that one, or set AGENT_DIR to another directory", d.path, ErrLocked)
+	case err != nil:
+		return fmt.Errorf("%s can't be locked: %w: set AGENT_DIR to another directory", d.path, err)
 	}
 	return nil
 }

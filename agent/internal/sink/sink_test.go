@@ -226,6 +226,26 @@ func TestOpenSaysHowToMend(t *testing.T) {
 	}
 }
 
+// A file system may have no locks. No other agent is looked for then.
+func TestADirectoryThatCannotBeLockedIsNoOtherAgents(t *testing.T) {
+	dir := memory(t)
+	d := &Dir{path: dir}
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0) // which flock(2) refuses
+	if err != nil {
+		t.Fatal(err)
+	}
+	lock := os.NewFile(uintptr(fd), dir)
+	defer lock.Close()
+	info, err := lock.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = d.check(&pin{lock: lock}, info)
+	if err == nil || errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), dir+" can't be locked") {
+		t.Errorf("%v, want that it can't be locked", err)
+	}
+}
+
 func TestADiskIsTakenOnlyWhenAsked(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
 	d, err := Open(dir, Options{AllowDisk: true})
