@@ -70,7 +70,8 @@ type Agent interface {
 type Config struct {
 	Keys    Keys
 	Backend Backend
-	// Agent is asked for a better key and told which one is in use. Nil: nobody, and the file alone brings keys.
+	// Agent is asked for a better key and told which one is in use. Nil, or a nil *sidecar.Agent: nobody, and the file alone
+	// brings keys.
 	Agent Agent
 	// Log gets one line for each change of state. Nil: nowhere.
 	Log *slog.Logger
@@ -98,8 +99,14 @@ type Client struct {
 	counters counters
 }
 
-// New returns a client, which has no key before Run runs.
+// New returns a client, which has no key before Run runs. It panics if c lacks Keys or Backend.
 func New(c Config) *Client {
+	if c.Keys == nil || c.Backend == nil {
+		panic("client: a Config needs Keys, which say where keys come from, and a Backend, which makes each key's client")
+	}
+	if agent, ok := c.Agent.(*sidecar.Agent); ok && agent == nil {
+		c.Agent = nil
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -107,10 +114,12 @@ func New(c Config) *Client {
 }
 
 // Run takes keys, asks for better ones, and acknowledges, until ctx ends; then it waits for all that it started and returns
-// nil. Requests may go on meanwhile, without a rescue. It may be called once.
+// nil. It may be called once. A panic of Keys or Backend comes out of it.
 func (c *Client) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	defer group.Wait()
+	defer cancel() // or a panic would wait until ctx ends
 	group.Go(func() { c.probeInDoubt(ctx) })
 	if c.config.Agent != nil {
 		group.Go(func() { c.refreshWhenRefused(ctx) })
