@@ -30,36 +30,26 @@ const (
 )
 
 // Serve answers on the socket at path until ctx ends, then removes it. The caller has locked the directory, so whatever
-// stands at path already was left behind or planted, and gives way. Its error says why the socket can't be made, unless
-// something is short that may come back. From then on it is made, or made anew, for as long as it takes, whenever somebody has
-// taken it away or put something in its place. That waits until locked reports that the directory at path is the caller's.
+// stands at path was left behind or planted, and gives way. The socket is made, or made anew, for as long as it takes, at the
+// start and whenever somebody has taken it away or put something in its place: the caller's files matter more than who can
+// ask about them. That waits until locked reports that the directory at path is the caller's.
 func (s *Server) Serve(ctx context.Context, path string, locked func() bool) error {
-	l, err := listen(path)
-	switch {
-	case isShortage(err):
-		l = s.listenAgain(ctx, path, locked)
-	case err != nil:
-		return err
-	}
-	for l != nil {
+	for {
+		l := s.await(ctx, path, locked)
+		if l == nil {
+			return nil
+		}
 		made := time.Now()
 		if err := s.serve(ctx, l, path); err != nil || ctx.Err() != nil {
 			return err
 		}
 		s.log.Warn("the socket was taken away; making it anew", "path", path)
 		pause(ctx, time.Until(made.Add(apart)))
-		l = s.listenAgain(ctx, path, locked)
 	}
-	return nil
 }
 
-// isShortage reports whether err says that there is no inode, descriptor or memory left.
-func isShortage(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
-}
-
-// listenAgain tries until the socket is there. It returns nil if ctx ends first.
-func (s *Server) listenAgain(ctx context.Context, path string, locked func() bool) *net.UnixListener {
+// await tries until the socket is there. It returns nil if ctx ends first.
+func (s *Server) await(ctx context.Context, path string, locked func() bool) *net.UnixListener {
 	for said := ""; ctx.Err() == nil; pause(ctx, watch) {
 		if !locked() {
 			continue // who locks the directory says what is wrong with it
@@ -68,12 +58,20 @@ func (s *Server) listenAgain(ctx context.Context, path string, locked func() boo
 		if err == nil {
 			return l
 		}
-		if reason := err.Error(); reason != said {
+		if reason := reason(err); reason != said {
 			said = reason
-			s.log.Warn("the socket can't be made; trying again", "reason", reason)
+			s.log.Warn("the socket can't be made; trying again", "path", path, "reason", reason)
 		}
 	}
 	return nil
+}
+
+// reason strips the operations and names from err: a temporary name is another each time.
+func reason(err error) string {
+	if code, ok := errors.AsType[syscall.Errno](err); ok {
+		return code.Error()
+	}
+	return err.Error()
 }
 
 // serve answers on l until ctx ends or l's socket is no longer the one at path. It waits for the requests

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -225,7 +226,11 @@ func TestTheSocketFollowsItsDirectory(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	looked, locked := make(chan struct{}), make(chan struct{})
+	var replaced atomic.Bool
 	look := func() bool {
+		if !replaced.Load() {
+			return true
+		}
 		select {
 		case looked <- struct{}{}:
 			return false
@@ -237,6 +242,7 @@ func TestTheSocketFollowsItsDirectory(t *testing.T) {
 	}
 	go func() { ended <- s.Serve(ctx, path, look) }()
 	eventually(t, "somebody answers", func() bool { return answers(path) })
+	replaced.Store(true)
 	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)); err != nil {
 		t.Fatal(err)
 	}
@@ -263,39 +269,60 @@ func TestTheSocketFollowsItsDirectory(t *testing.T) {
 	}
 }
 
-// A place where no socket can be made is said once, for as long as it takes.
+// A place where no socket can be made is said once, at the start as later, and is no reason to end.
 func TestAPlaceThatCannotBeHadIsNamedOnce(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "keys")
-	path := filepath.Join(dir, "agent.sock")
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	makeDir := func(path string) error { return os.Mkdir(filepath.Dir(path), 0o700) }
+	for what, c := range map[string]struct {
+		name   string
+		before func(path string) error
+		later  func(path string) error // once somebody answers
+	}{
+		"its directory goes":                    {"agent.sock", makeDir, func(path string) error { return os.RemoveAll(filepath.Dir(path)) }},
+		"its directory is missing at the start": {"agent.sock", nil, nil},
+		"what stands there can't be moved aside": { // to a name that is too long, and another each time
+			strings.Repeat("s", 230), func(path string) error { return os.MkdirAll(filepath.Join(path, "planted"), 0o700) }, nil},
+	} {
+		t.Run(what, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "keys", c.name)
+			try(t, path, c.before)
+			said, tries, ended := make(lines, 100), make(chan bool, 100), make(chan error, 1)
+			s := New(&loop{}, slog.New(slog.NewTextHandler(said, nil)))
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() { ended <- s.Serve(ctx, path, func() bool { tries <- true; return true }) }()
+			if c.later != nil {
+				eventually(t, "somebody answers", func() bool { return answers(path) })
+				try(t, path, c.later)
+			}
+			for range 4 {
+				select {
+				case <-tries:
+				case err := <-ended:
+					t.Fatalf("the server ended: %v", err)
+				}
+			}
+			if c.name == "agent.sock" {
+				try(t, path, makeDir)
+				eventually(t, "somebody answers in the new directory", func() bool { return answers(path) })
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+			if n := said.count("trying again"); n != 1 {
+				t.Errorf("the failure is said %d times", n)
+			}
+		})
+	}
+}
+
+// try does what is to be done at path, if anything is.
+func try(t *testing.T, path string, do func(path string) error) {
+	t.Helper()
+	if do == nil {
+		return
+	}
+	if err := do(path); err != nil {
 		t.Fatal(err)
-	}
-	said := make(lines, 100)
-	s := New(&loop{}, slog.New(slog.NewTextHandler(said, nil)))
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	tries := make(chan bool, 100)
-	go func() { ended <- s.Serve(ctx, path, func() bool { tries <- true; return true }) }()
-	eventually(t, "somebody answers", func() bool { return answers(path) })
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	for range 4 {
-		<-tries
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-	close(said)
-	failed := 0
-	for line := range said {
-		if strings.Contains(line, "trying again") {
-			failed++
-		}
-	}
-	if failed != 1 {
-		t.Errorf("the failure is said %d times", failed)
 	}
 }
 
@@ -305,4 +332,15 @@ type lines chan string
 func (l lines) Write(b []byte) (int, error) {
 	l <- string(b)
 	return len(b), nil
+}
+
+// count closes l and returns how many of its lines have part in them.
+func (l lines) count(part string) (n int) {
+	close(l)
+	for line := range l {
+		if strings.Contains(line, part) {
+			n++
+		}
+	}
+	return n
 }
