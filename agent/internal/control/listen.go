@@ -16,6 +16,8 @@ import (
 
 	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
+
+	"github.com/keyturn/keyturn/agent/internal/accept"
 )
 
 const (
@@ -107,7 +109,7 @@ func (s *Server) serve(ctx context.Context, l *net.UnixListener, path string) er
 			server.Close()
 		}
 	})
-	err = server.Serve(netutil.LimitListener(&peers{l, s}, connections))
+	err = server.Serve(netutil.LimitListener(accept.Patiently(&peers{l, s}, s.log), connections))
 	cancel()
 	wg.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
