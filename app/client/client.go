@@ -137,27 +137,27 @@ func (c *Client) take(reading keyfile.Reading, err error) {
 	if err != nil {
 		return
 	}
-	keep := true
-	if lease, ok := c.handle.Acquire(); ok {
-		defer lease.Release()
-		if g := lease.Value(); g.key.Equal(reading.Key) {
+	current, ok := c.handle.Acquire()
+	if ok {
+		defer current.Release()
+		if g := current.Value(); g.key.Equal(reading.Key) {
 			g.identity.Store(&reading.Identity)
 			c.wakeAcknowledge()
 			return
 		}
-		keep = !lease.Value().refused.Load()
 	}
 	g := &generation{client: c.config.Backend.Client(reading.Key), key: reading.Key, since: time.Now()}
 	g.identity.Store(&reading.Identity)
 	publish := c.handle.Publish
-	if !keep { // what still serves is the generation before it
+	if ok && isRefused(current.Value()) { // what still serves is the generation before it
 		publish = c.handle.Replace
 	}
 	number := publish(g)
 	c.config.Log.Info("swapped the key", "generation", number)
 	if before, ok := c.handle.AcquirePredecessor(); ok {
 		defer before.Release()
-		if before.Value().key.Equal(g.key) { // it was brought back, and can't stand in for itself
+		// It may be the same key, brought back, which can't stand in for itself; or have been refused just before it was one.
+		if before.Value().key.Equal(g.key) || isRefused(before.Value()) {
 			c.handle.Drop(before.Generation())
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyturn/keyturn/app/client"
 	"github.com/keyturn/keyturn/app/gemini"
+	"github.com/keyturn/keyturn/app/keyfile"
 	"github.com/keyturn/keyturn/app/sidecar"
 )
 
@@ -192,6 +193,49 @@ func TestAKeyThatWasBroughtBackDoesNotStandInForItself(t *testing.T) {
 		r.api.refuse(invalid, "one")
 		r.askRefused()
 		r.wantCalls("two one one one")
+	})
+}
+
+// hooked is a backend that calls hook before it makes a client.
+type hooked struct {
+	*api
+	hook func(key string)
+}
+
+func (h *hooked) Client(key keyfile.Key) gemini.Client {
+	h.hook(key.Reveal())
+	return h.api.Client(key)
+}
+
+// What still serves then is the generation before it, which must not be lost.
+func TestAKeyThatIsRefusedWhileTheNextIsTakenIsNoPredecessor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file, backend := newFile(), &hooked{api: newAPI()}
+		c := client.New(client.Config{Keys: file, Backend: backend})
+		ask := func() {
+			t.Helper()
+			if answer, err := c.Generate(t.Context(), prompt); err != nil || answer.Generation != 1 {
+				t.Errorf("%+v, %v; want an answer of generation 1", answer, err)
+			}
+		}
+		backend.hook = func(key string) {
+			if key == "three" {
+				ask() // on the second key first, which is refused
+			}
+		}
+		defer run(c)()
+		backend.refuse(invalid, "two", "three")
+		for i, key := range []string{"one", "two", "three"} {
+			file.put(t, key, uint64(i+1))
+			synctest.Wait()
+		}
+		if s := c.Status(); s.Generation != 3 || s.Predecessor != 1 || s.Draining != 0 {
+			t.Errorf("%+v", s)
+		}
+		ask()
+		if calls := backend.calls(); calls != "two one three one" {
+			t.Errorf("the calls were made with %q", calls)
+		}
 	})
 }
 
