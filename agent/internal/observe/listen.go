@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/keyturn/keyturn/agent/internal/accept"
 )
 
 const (
@@ -19,7 +21,7 @@ const (
 )
 
 // Serve answers with h on l until ctx ends, and closes l. A connection is good for one request, and whoever is slow is cut
-// off. Its error says why nobody can connect any more.
+// off. What keeps l from accepting is waited for, and ends nothing. Its error says that somebody else has closed l.
 func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	server := &http.Server{
 		Handler:                      h,
@@ -42,7 +44,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 			server.Close()
 		}
 	})
-	err := server.Serve(l)
+	err := server.Serve(accept.Patiently(l, slog.New(slog.DiscardHandler)))
 	cancel()
 	stopping.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
