@@ -14,9 +14,8 @@ import (
 //
 // Pages are never given back: they are as many as the values ever needed at once.
 type Memory struct {
-	mu    sync.Mutex
-	free  [classes][][]byte // places, by the class of their size
-	pages [][]byte
+	mu   sync.Mutex
+	free [classes][][]byte // places, by the class of their size
 }
 
 const (
@@ -79,21 +78,10 @@ func (m *Memory) grow(class int) error {
 	for _, advice := range []int{dontDump, wipeOnFork} {
 		syscall.Madvise(page, advice) // a kernel that doesn't know it does without
 	}
-	m.pages = append(m.pages, page)
 	size := smallest << class
 	for len(page) >= size {
 		m.free[class] = append(m.free[class], page[:size:size])
 		page = page[size:]
 	}
 	return nil
-}
-
-// Locked returns how many bytes are locked.
-func (m *Memory) Locked() int {
-	if m == nil {
-		return 0
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.pages) * os.Getpagesize()
 }
