@@ -8,12 +8,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/examples/pipetest"
 )
 
 // Dial connects and sends what a client would say first. The connection is closed with the test.
 func Dial(t testing.TB, network, address, first string) net.Conn {
 	t.Helper()
-	c, err := net.Dial(network, address)
+	c, err := pipetest.Dial(t.Context(), network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +30,9 @@ func Dial(t testing.TB, network, address, first string) net.Conn {
 // long.
 func IsCut(t testing.TB, c net.Conn, within time.Duration) bool {
 	t.Helper()
-	if err := c.SetReadDeadline(time.Now().Add(within)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(within)); errors.Is(err, io.ErrClosedPipe) {
+		return true
+	} else if err != nil {
 		t.Fatal(err)
 	}
 	_, err := io.Copy(io.Discard, c)
