@@ -76,6 +76,7 @@ func TestAPausedVaultAnswersNothingUntilItGoesOn(t *testing.T) {
 }
 
 func TestATakenPortIsAnErrorAndLeavesNothing(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir()) // in the usual place the Vaults of other tests come and go
 	first := ForTest(t, Options{})
 	before := leftovers(t)
 	if _, err := Start(t.Context(), Options{Listen: first.Listen}); err == nil || !strings.Contains(err.Error(), "port") {
