@@ -89,6 +89,8 @@ type Client struct {
 	handle   *swap.Handle[*generation]
 	firstUse chan struct{} // capacity one: there may be something to acknowledge
 
+	over atomic.Bool // Run has ended
+
 	mu           sync.Mutex
 	news         chan struct{} // closed, and made anew, whenever a verdict on a key changes
 	problem      string        // why the file holds no valid key; empty if it does
@@ -115,11 +117,18 @@ func New(c Config) *Client {
 
 // Run takes keys, asks for better ones, and acknowledges, until ctx ends; then it waits for all that it started and returns
 // nil. It may be called once. A panic of Keys or Backend comes out of it.
+//
+// Requests may go on after it, on the keys that are at hand then: none waits for another. Nobody would find out that a refused
+// key serves again, so no refusal counts for the next request.
 func (c *Client) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	defer group.Wait()
-	defer cancel() // or a panic would wait until ctx ends
+	defer func() {
+		c.over.Store(true)
+		c.announce() // whoever waits for a better key
+		cancel()     // or a panic would wait until ctx ends
+	}()
 	group.Go(func() { c.probeInDoubt(ctx) })
 	if c.config.Agent != nil {
 		group.Go(func() { c.refreshWhenRefused(ctx) })

@@ -47,7 +47,7 @@ func (c *Client) run(ctx context.Context, call attempt) error {
 	w := waiting{left: patience}
 	var refusal error
 	for rerun := 0; ; rerun++ {
-		l, err := c.lease(ctx, &w)
+		l, err := c.lease(ctx, &w, rerun)
 		if err != nil {
 			return because(err, refusal)
 		}
@@ -121,7 +121,7 @@ func (c *Client) accept(l lease) {
 // refuse notes that Gemini refused a generation's key, and wakes those who look for a better one.
 func (c *Client) refuse(l lease, err error) {
 	g := l.Value()
-	if g.refused.Swap(true) {
+	if c.over.Load() || g.refused.Swap(true) {
 		return
 	}
 	g.successes.Store(0)          // a key that some front ends refuse proves nothing by what the others accept
@@ -164,12 +164,18 @@ func (c *Client) nextNews() <-chan struct{} {
 
 // lease returns a generation to run a request on: the current one, or its predecessor if the current one is refused. If
 // both are, it waits for a better one for as long as w allows.
-func (c *Client) lease(ctx context.Context, w *waiting) (lease, error) {
+func (c *Client) lease(ctx context.Context, w *waiting, rerun int) (lease, error) {
+	if c.over.Load() {
+		return c.atHand(rerun)
+	}
 	if l, _, ok := c.usable(); ok {
 		return l, nil
 	}
 	for {
 		news := c.nextNews()
+		if c.over.Load() {
+			return c.atHand(rerun)
+		}
 		l, current, ok := c.usable()
 		switch {
 		case ok:
@@ -189,6 +195,22 @@ func (c *Client) lease(ctx context.Context, w *waiting) (lease, error) {
 			return lease{}, err
 		}
 	}
+}
+
+// atHand leases what there is once Run has ended: the current generation, and its predecessor for who was refused with that.
+func (c *Client) atHand(rerun int) (lease, error) {
+	switch rerun {
+	case 0:
+		if l, ok := c.handle.Acquire(); ok {
+			return l, nil
+		}
+		return lease{}, ErrNoKey
+	case 1:
+		if l, ok := c.handle.AcquirePredecessor(); ok {
+			return l, nil
+		}
+	}
+	return lease{}, ErrRefused
 }
 
 // usable leases a generation whose key isn't refused, if there is one. It also returns which one is current, 0 if none is.

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,6 +41,57 @@ func TestAnAgentThatWasNeverMadeIsNone(t *testing.T) {
 		}
 		if err := stop(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Nobody probes a key then, so a refusal must not be for ever.
+func TestAfterRunARefusalIsOneRequestsOwn(t *testing.T) {
+	for name, before := range map[string]bool{"of a key that was refused before": true, "of one that was not": false} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(r *rig) {
+				r.put("one", 1)
+				r.put("two", 2)
+				r.api.refuse(invalid, "one", "two")
+				if before {
+					r.askRefused()
+				}
+				r.stop()
+				ended := r.elapsed()
+				for range 2 {
+					r.askRefused()
+				}
+				r.api.accept("two")
+				r.ask(2)
+				if r.api.refuse(invalid, "two"); !before { // otherwise it has been dropped
+					r.api.accept("one")
+					r.ask(1)
+				}
+				r.wantElapsed(ended)
+				if s := r.Status(); s.Draining != 0 {
+					r.Errorf("%+v; a lease is still held", s)
+				}
+			})
+		})
+	}
+}
+
+func TestWhoWaitsForAKeyWhenRunEndsWaitsNoLonger(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("one", 1)
+		r.api.refuse(invalid, "one")
+		refused := r.asking(r.Context())
+		r.sleep(time.Second)
+		r.stop()
+		if o := <-refused; !errors.Is(o.err, client.ErrRefused) || !errors.Is(o.err, invalid) || o.at != time.Second {
+			r.Errorf("%+v", o)
+		}
+	})
+	story(t, func(r *rig) {
+		first := r.asking(r.Context())
+		r.stop()
+		if o := <-first; o.err != client.ErrNoKey || o.at != 0 {
+			r.Errorf("%+v", o)
 		}
 	})
 }
