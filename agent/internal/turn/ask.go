@@ -64,12 +64,14 @@ func (l *Loop) Refresh(ctx context.Context, name string, have secret.Identity, r
 
 // Acknowledge notes that the value of the file named by id is in use, and has been since at. It returns ErrNoFile or
 // ErrNotInForce, and then changes nothing. The same value may be acknowledged again, under the identity that a repair gave
-// it: it stays in use since it first was.
+// it: it stays in use since it first was. It blocks while the file is written: an app may have read it before it is noted here.
 func (l *Loop) Acknowledge(name string, id secret.Identity, at time.Time) error {
 	f := l.file(name)
 	if f == nil {
 		return ErrNoFile
 	}
+	f.rendering.Lock()
+	defer f.rendering.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := &f.status

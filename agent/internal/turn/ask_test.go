@@ -3,6 +3,7 @@ package turn_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -225,6 +226,27 @@ func TestARepairedFileStaysInUse(t *testing.T) {
 		}
 		if got := r.file().InUse; got.Since != since || got.Version.Number != 2 || got.Identity != r.id() || got.Lag != 0 {
 			t.Errorf("in use: %+v, want version 2 since %v", got, since)
+		}
+	})
+}
+
+// An app may have the file before the agent has noted that it wrote it: after a first write, another key and a repair.
+func TestAnAcknowledgementMayComeWhileTheFileIsWritten(t *testing.T) {
+	story(t, func(t *testing.T, r *rig) {
+		acknowledged := make(chan error, 1)
+		r.sink.written = func(id secret.Identity) {
+			go func() { acknowledged <- r.loop.Acknowledge("key", id, time.Now()) }()
+			for range 1000 { // lets the app come first
+				runtime.Gosched()
+			}
+		}
+		r.put("one")
+		r.start()
+		for _, change := range []func(){func() {}, func() { r.put("two") }, func() { r.sink.tamper("key", "planted") }} {
+			change()
+			if err := <-acknowledged; err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }

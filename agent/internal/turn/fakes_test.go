@@ -163,8 +163,9 @@ type fakeSink struct {
 	renders int // writes
 	last    int64
 	err     error
-	found   string // what is wrong with the directory, until Mend says so
-	beyond  error  // what keeps Mend from mending it
+	found   string                // what is wrong with the directory, until Mend says so
+	beyond  error                 // what keeps Mend from mending it
+	written func(secret.Identity) // called at the end of each write; may be nil
 }
 
 type rendered struct {
@@ -195,7 +196,11 @@ func (s *fakeSink) Render(file string, v secret.Value) (secret.Identity, error) 
 	}
 	s.renders++
 	s.write(file, string(v.Reveal()))
-	return s.files[file].id, nil
+	id := s.files[file].id
+	if s.written != nil {
+		s.written(id)
+	}
+	return id, nil
 }
 
 func (s *fakeSink) Drift(file string, v secret.Value, id secret.Identity) string {
