@@ -58,6 +58,7 @@ func (s *Source) loginBy(ctx context.Context, c *client) (*session, error) {
 	if answer.Auth.ClientToken == "" {
 		return nil, unauthenticated("log in at %s: Vault gave no token: is a second factor wanted?", at)
 	}
+	answer.Auth.Endless = answer.Auth.LeaseDuration == 0
 	return newSession(c, *answer.Auth, true), nil
 }
 
@@ -88,7 +89,8 @@ func (s *Source) whyRefused(f *failure) string {
 	return "Vault refuses the credentials: check them, AGENT_AUTH_ROLE, and that they haven't expired"
 }
 
-// useToken takes the token that somebody else made. It is renewed, never revoked.
+// useToken takes the token that somebody else made. It is renewed, never revoked. One that may not look itself up, since it
+// hasn't Vault's default policy, may still read: when it ends isn't known then, and it isn't renewed.
 func (s *Source) useToken(ctx context.Context, c *client) (*session, error) {
 	token := s.config.Token
 	if token == "" {
@@ -99,13 +101,19 @@ func (s *Source) useToken(ctx context.Context, c *client) (*session, error) {
 	}
 	var answer struct {
 		Data *struct {
-			TTL       int  `json:"ttl"`
-			Renewable bool `json:"renewable"`
+			TTL        int     `json:"ttl"`
+			ExpireTime *string `json:"expire_time"`
+			Renewable  bool    `json:"renewable"`
 		}
 	}
 	err := c.ask(ctx, request{method: http.MethodGet, path: "auth/token/lookup-self", token: token, again: true}, &answer)
 	if f, refused := undecided(err); refused {
-		return nil, f.as(source.Unauthenticated, "", "Vault doesn't know the token, or not any more, or it may not look itself up: put another into AGENT_TOKEN_FILE")
+		if f.status == http.StatusForbidden && !saysDead(err) {
+			opaque := newSession(c, auth{ClientToken: token, Endless: true}, false)
+			opaque.opaque = true
+			return opaque, nil
+		}
+		return nil, f.as(source.Unauthenticated, "", "Vault doesn't know the token, or not any more: put another into AGENT_TOKEN_FILE")
 	}
 	if err == nil && answer.Data == nil {
 		err = notVault()
@@ -113,7 +121,8 @@ func (s *Source) useToken(ctx context.Context, c *client) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newSession(c, auth{ClientToken: token, LeaseDuration: answer.Data.TTL, Renewable: answer.Data.Renewable}, false), nil
+	endless := answer.Data.ExpireTime == nil && answer.Data.TTL == 0
+	return newSession(c, auth{token, answer.Data.TTL, answer.Data.Renewable, endless}, false), nil
 }
 
 // credentials returns the body of the login.

@@ -2,7 +2,9 @@ package vault
 
 import (
 	"context"
+	"math"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -12,6 +14,8 @@ import (
 type session struct {
 	token   string
 	own     bool // the token is ours to revoke
+	opaque  bool // Vault doesn't tell when the token ends
+	waning  bool // it was said that the token ends and can't be renewed further
 	began   time.Time
 	client  atomic.Pointer[client]
 	life    atomic.Pointer[life]
@@ -21,7 +25,7 @@ type session struct {
 
 // life is how long a token lasts, as Vault said last.
 type life struct {
-	ends      time.Time // zero: never
+	ends      time.Time // zero: never, or that isn't known
 	span      time.Duration
 	renewable bool
 }
@@ -31,14 +35,20 @@ type auth struct {
 	ClientToken   string `json:"client_token"`
 	LeaseDuration int    `json:"lease_duration"`
 	Renewable     bool   `json:"renewable"`
+	Endless       bool   `json:"-"`
 }
 
 func (a auth) life() *life {
-	l := &life{span: time.Duration(a.LeaseDuration) * time.Second, renewable: a.Renewable}
-	if l.span > 0 {
-		l.ends = time.Now().Add(l.span)
+	l := &life{span: seconds(a.LeaseDuration), renewable: a.Renewable}
+	if !a.Endless {
+		l.ends = time.Now().Add(l.span) // also of a token in its last second, which has 0 to live
 	}
 	return l
+}
+
+// seconds returns n of them, or the longest Duration if that is less.
+func seconds(n int) time.Duration {
+	return time.Duration(min(n, int(math.MaxInt64/time.Second))) * time.Second
 }
 
 func newSession(c *client, a auth, own bool) *session {
@@ -80,7 +90,7 @@ func (s *session) renew(ctx context.Context, c *client) (bool, error) {
 	}
 	var answer struct{ Auth auth }
 	err := c.ask(ctx, request{method: http.MethodPut, path: "auth/token/renew-self", token: s.token, body: map[string]string{}}, &answer)
-	if _, refused := undecided(err); refused {
+	if f, refused := undecided(err); refused || f != nil && strings.Contains(f.messages, "past the max TTL") { // which is a 500
 		return false, nil
 	}
 	if err == nil && answer.Auth.ClientToken == "" {

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"log/slog"
 	"time"
 )
 
@@ -66,8 +67,8 @@ func (s *Source) succeed(ctx context.Context, e ending) (*session, error) {
 	fresh, err := s.login(ctx)
 	switch {
 	case err == nil:
+		s.tell(e, fresh)
 		s.current.Store(fresh)
-		s.log.Info("logged in to Vault", "method", string(s.config.Auth), "mount", s.config.AuthMount)
 		return fresh, nil
 	case alive && ctx.Err() == nil:
 		return e.session, nil // it still reads what it may
@@ -75,11 +76,29 @@ func (s *Source) succeed(ctx context.Context, e ending) (*session, error) {
 	return nil, err
 }
 
+// tell logs a login, and what the user must know of the token that it gained, once.
+func (s *Source) tell(e ending, fresh *session) {
+	same := e.session != nil && e.session.token == fresh.token
+	level := slog.LevelInfo
+	if same || e.cause == denied && !e.dead { // which happens again and again
+		level = slog.LevelDebug
+	}
+	s.log.Log(context.Background(), level, "logged in to Vault", "method", string(s.config.Auth), "mount", s.config.AuthMount)
+	if fresh.opaque && !same {
+		s.log.Warn("the token may not look itself up, so when it ends isn't known and it isn't renewed: give it Vault's default policy if it ends")
+	}
+	fresh.waning = same && (e.session.waning || e.cause == expiring)
+	if fresh.waning && !e.session.waning {
+		s.log.Warn("the token ends and can't be renewed further: put another in its place", "ends", fresh.life.Load().ends)
+	}
+}
+
 const (
 	// A session that was denied something is replaced at this age: policies that were added to a role reach only new tokens,
 	// and a Vault before 1.17 doesn't say that a token is dead.
 	patience = time.Minute
-	// A login that helped nobody makes the next one wait twice as long, up to this: a secret-id may allow only so many.
+	// Each such login makes the next one wait twice as long, up to this, until an hour has passed without any: a path may be
+	// denied for good, and a secret-id allow only so many.
 	maxPatience = 15 * time.Minute
 )
 
