@@ -4,19 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"mime"
-	"net"
 	"net/http"
-	"unicode/utf8"
 
 	"github.com/keyturn/keyturn/app/client"
 )
-
-// maxBody bounds a request's body, in bytes: some 200,000 words.
-const maxBody = 1 << 20
 
 // answer makes a handler that reads a prompt, has serve answer it, and counts how that went.
 func (s *Server) answer(name string, serve func(ctx context.Context, w http.ResponseWriter, prompt string) outcome) http.HandlerFunc {
@@ -26,7 +17,9 @@ func (s *Server) answer(name string, serve func(ctx context.Context, w http.Resp
 		defer func() { end(how) }()
 		ctx, cancel := context.WithTimeout(r.Context(), s.Call)
 		defer cancel()
-		prompt, problem := readPrompt(w, r)
+		load := &load{all: s.calls}
+		defer load.release()
+		prompt, problem := s.prompt(load, w, r)
 		if problem != nil {
 			how = problem.outcome
 			problem.send(w)
@@ -133,46 +126,4 @@ func encode(body any) []byte {
 		panic("server: " + err.Error()) // strings, numbers and times come here, and they always encode
 	}
 	return b.Bytes()
-}
-
-// readPrompt reads the one JSON document that the body must be, to its end: only then does net/http notice a caller who
-// leaves.
-func readPrompt(w http.ResponseWriter, r *http.Request) (string, *Problem) {
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		return "", plain(http.StatusUnsupportedMediaType, "the body's Content-Type must be application/json")
-	}
-	if r.Header.Get("Content-Encoding") != "" {
-		return "", plain(http.StatusUnsupportedMediaType, "the body must not be compressed")
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		return "", unread(err)
-	}
-	var document struct {
-		Prompt string `json:"prompt"`
-	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	err = d.Decode(&document)
-	if err == nil {
-		_, err = d.Token()
-	}
-	switch {
-	case !errors.Is(err, io.EOF) || !utf8.Valid(body): // a decoder would mend what is no UTF-8, and send another prompt
-		return "", plain(http.StatusBadRequest, `the body must be one JSON object, {"prompt":"…"}, with no other field, in UTF-8`)
-	case document.Prompt == "":
-		return "", plain(http.StatusBadRequest, `the "prompt" is missing or empty`)
-	}
-	return document.Prompt, nil
-}
-
-// unread says why a body could not be read.
-func unread(err error) *Problem {
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return plain(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", maxBody))
-	}
-	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
-		return plain(http.StatusRequestTimeout, "the body did not arrive in time")
-	}
-	return plain(http.StatusBadRequest, "the body broke off")
 }

@@ -69,6 +69,14 @@ func TestARequestThatIsWrongIsAProblemAndAsksNobody(t *testing.T) {
 		{"no prompt", "POST", "/v1/generate", media, "{}", 400},
 		{"another field", "POST", "/v1/generate", media, `{"prompt":"hello","model":"gemini"}`, 400},
 		{"a mistyped field", "POST", "/v1/generate", media, `{"promt":"hello"}`, 400},
+		{"another case", "POST", "/v1/generate", media, `{"PROMPT":"hello"}`, 400},
+		{"the prompt twice", "POST", "/v1/generate", media, `{"prompt":"hello","prompt":"bye"}`, 400},
+		{"the prompt twice, once in another writing", "POST", "/v1/stream", media, `{"prompt":"hello","\u0070rompt":"bye"}`, 400},
+		{"a comma too many", "POST", "/v1/generate", media, `{"prompt":"hello",}`, 400},
+		{"half a surrogate pair", "POST", "/v1/generate", media, `{"prompt":"\ud83d"}`, 400},
+		{"its other half", "POST", "/v1/generate", media, `{"prompt":"\uDE00 hello"}`, 400},
+		{"halves that are none of one", "POST", "/v1/stream", media, `{"prompt":"\ud83d\ud83d\ude00"}`, 400},
+		{"halves that are apart", "POST", "/v1/generate", media, `{"prompt":"\ud83d\\\ude00"}`, 400},
 		{"no UTF-8", "POST", "/v1/generate", media, "{\"prompt\":\"\xff\"}", 400},
 		{"too large", "POST", "/v1/generate", media, `{"prompt":"` + strings.Repeat("a", 1<<20) + `"}`, 413},
 		// No more than is read, or a caller who is still writing when the connection ends may not see the answer.
@@ -111,14 +119,42 @@ func TestABodyThatIsJustSmallEnoughIsTaken(t *testing.T) {
 	}
 }
 
-func TestACompressedBodyIsRefusedAndACharsetIsNot(t *testing.T) {
+func TestTheHeaderMayNameWhatChangesNothing(t *testing.T) {
 	url := host(t, &fake{}) + "/v1/generate"
-	a := ask(t, "POST", url, question, http.Header{"Content-Type": {"application/json"}, "Content-Encoding": {"gzip"}})
-	if a.problem(t).Status != 415 {
-		t.Errorf("compressed: %d %s", a.status, a.body)
+	for _, test := range []struct {
+		media    string
+		encoding []string
+		status   int
+	}{
+		{"Application/JSON; charset=utf-8", nil, 200},
+		{"application/json", []string{"identity"}, 200},
+		{"application/json", []string{"Identity"}, 200},
+		{"application/json", []string{"gzip"}, 415},
+		{"application/json", []string{"identity", "gzip"}, 415},
+	} {
+		a := ask(t, "POST", url, question, http.Header{"Content-Type": {test.media}, "Content-Encoding": test.encoding})
+		if a.status != test.status || a.status != 200 && a.problem(t).Status != test.status {
+			t.Errorf("%q, %q: %d %s", test.media, test.encoding, a.status, a.body)
+		}
 	}
-	if a := ask(t, "POST", url, question, http.Header{"Content-Type": {"Application/JSON; charset=utf-8"}}); a.status != 200 {
-		t.Errorf("with a charset: %d %s", a.status, a.body)
+}
+
+func TestAPromptIsWhatItsEscapesSay(t *testing.T) {
+	var got string
+	url := host(t, &fake{generate: func(_ context.Context, prompt string) (client.Answer, error) {
+		got = prompt
+		return client.Answer{}, nil
+	}})
+	for document, want := range map[string]string{
+		`"\ud83d\uDE00"`:         "😀",
+		`"\\ud83d"`:              `\ud83d`,
+		`"\\\ud83d\ude00\ufffd"`: `\😀` + "\uFFFD",
+		`"\u0041\n\"\u00e9é"`:    "A\n\"éé",
+		`"` + "\uFFFD" + `"`:     "\uFFFD",
+	} {
+		if a := post(t, url+"/v1/generate", ` { "prompt" : `+document+" } \n"); a.status != 200 || got != want {
+			t.Errorf("%s: %q, want %q: %d %s", document, got, want, a.status, a.body)
+		}
 	}
 }
 

@@ -59,7 +59,7 @@ func TestMetricsSayHowRequestsWent(t *testing.T) {
 			t.Errorf("no %s", line)
 		}
 	}
-	if n := len(regexp.MustCompile(`(?m)^keyturn_app_requests_total\{`).FindAllString(metrics, -1)); n != 2*13 {
+	if n := len(regexp.MustCompile(`(?m)^keyturn_app_requests_total\{`).FindAllString(metrics, -1)); n != 2*14 {
 		t.Errorf("%d series of requests: labels must not grow with what callers send", n)
 	}
 	complaints, err := promlint.New(strings.NewReader(metrics)).Lint()

@@ -23,6 +23,7 @@ type Problem struct {
 	//	unavailable      502  Gemini can't be reached or understood; 503 or 504 if it says so itself
 	//	truncated        502  the answer broke off
 	//	timeout          504  the answer took longer than this service waits
+	//	overload         503  as many calls run, or look at /metrics, as this instance has memory for
 	//	stopping         503  this instance stops
 	//	internal         500  a fault of this service; its log says more
 	Type   string `json:"type"`
@@ -55,12 +56,13 @@ const (
 	unavailable   outcome = "unavailable"
 	truncated     outcome = "truncated"
 	timeout       outcome = "timeout"
+	overload      outcome = "overload"
 	stopping      outcome = "stopping"
 	internal      outcome = "internal"
 )
 
 var outcomes = []outcome{succeeded, gone, invalid, noKey, keyRefused, quota, configuration, refused, unavailable, truncated,
-	timeout, stopping, internal}
+	timeout, overload, stopping, internal}
 
 var titles = map[outcome]string{
 	noKey:         "There is no key yet",
@@ -71,6 +73,7 @@ var titles = map[outcome]string{
 	unavailable:   "Gemini is unavailable",
 	truncated:     "The answer broke off",
 	timeout:       "The answer takes too long",
+	overload:      "Too much at once",
 	stopping:      "This instance stops",
 	internal:      "Internal error",
 }

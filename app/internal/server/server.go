@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/keyturn/keyturn/app/client"
 )
@@ -67,6 +68,7 @@ type Server struct {
 	Config
 	routes   map[string]route
 	requests *requests
+	calls    *semaphore.Weighted // see inFlight
 	stopping atomic.Bool
 }
 
@@ -77,7 +79,7 @@ type route struct {
 
 // New returns a server. Serve makes it answer.
 func New(c Config) *Server {
-	s := &Server{Config: c, requests: newRequests()}
+	s := &Server{Config: c, requests: newRequests(), calls: semaphore.NewWeighted(inFlight)}
 	get, post := []string{http.MethodGet, http.MethodHead}, []string{http.MethodPost}
 	metrics := promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{MaxRequestsInFlight: 2})
 	s.routes = map[string]route{

@@ -1,0 +1,47 @@
+package server
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// inFlight bounds what the calls that run weigh together, in bytes; a call that would be too much is refused. The unit is a
+// byte of a prompt: while Gemini thinks about it, some 4.4 bytes are resident with generative-ai-go and 5.8 with genai, which
+// hold it twice or more, and as much garbage. So 6 MiB cost up to 35 MiB, beside the 18 of an app at rest: it stays below
+// 64 MiB, which docker-compose.yml gives it. Measured with prompts of 1 MiB: 53 MiB, and without this bound 260 for 50 of them.
+const inFlight = 6 << 20
+
+// callWeight is what a call weighs beside its prompt: its goroutines and its two connections take some 50 KiB. So there are
+// at most 512 calls; with short prompts they and the app are 57 MiB.
+const callWeight = 12 << 10
+
+// load is what a call weighs.
+type load struct {
+	all  *semaphore.Weighted
+	held int64
+}
+
+// take adds n, or what is left of inFlight for one call, and reports whether there was room for it.
+func (l *load) take(n int64) bool {
+	n = min(n, inFlight-l.held) // the largest must be possible, alone
+	if !l.all.TryAcquire(n) {
+		return false
+	}
+	l.held += n
+	return true
+}
+
+func (l *load) release() { l.all.Release(l.held) }
+
+// growth is by how many bytes a prompt grows when it is written as JSON in the way of encoding/json, as genai does.
+func growth(prompt string) int64 {
+	return 5 * int64(strings.Count(prompt, "<")+strings.Count(prompt, ">")+strings.Count(prompt, "&"))
+}
+
+// overloaded is the problem that as many run as can.
+func overloaded(asMany string) *Problem {
+	return problem(overload, http.StatusServiceUnavailable, asMany+" as this instance has memory for; ask again, or another", time.Second)
+}
