@@ -129,8 +129,11 @@ func (s *Source) worthTrying(session *session) bool {
 }
 
 // mendCertificates gives a session another client if the one that it has failed over a certificate, since the files may
-// hold new ones by now. The token stays.
+// hold new ones by now. The token stays. Why there is no other is said once, until it changes or a request succeeds.
 func (s *Source) mendCertificates(session *session, failed *client, err error) {
+	if err == nil {
+		s.noClient.Store(nil)
+	}
 	if !isCertificate(err) {
 		return
 	}
@@ -141,7 +144,10 @@ func (s *Source) mendCertificates(session *session, failed *client, err error) {
 	}
 	fresh, err := newClient()
 	if err != nil {
-		s.log.Warn("the connection to Vault can't be made anew", "reason", err.Error())
+		reason := err.Error()
+		if said := s.noClient.Swap(&reason); said == nil || *said != reason {
+			s.log.Warn("the connection to Vault can't be made anew", "reason", reason)
+		}
 		return
 	}
 	session.client.Store(fresh)

@@ -124,6 +124,33 @@ func TestARotatedAuthorityTakesEffectWithoutARestart(t *testing.T) {
 	}
 }
 
+// While the files hold nothing that works, each read tries them again. That is one line of the log each time it begins.
+func TestCertificatesThatCanNotBeMendedAreOneLineOfTheLog(t *testing.T) {
+	v := realVault(t)
+	path, policyName := secretFor(t, v)
+	token := newToken(t, v, api.TokenCreateRequest{Policies: []string{policyName}})
+	front, a := newTLSFront(t, v, nil), newAuthority(t)
+	later := time.Now().Add(time.Hour)
+	front.use(t, a, later)
+	ca := file(t, a.pem)
+	t.Setenv("VAULT_CACERT", ca)
+	t.Setenv("VAULT_ADDR", front.URL)
+	s, log := openLogged(t, Config{Auth: Token, Token: token})
+	expect(t, s, path, "one")
+	for times := 1; times <= 2; times++ {
+		front.use(t, newAuthority(t), later)
+		rewrite(t, ca, "half a fi")
+		for range 5 {
+			checkKind(t, s, path, source.Unavailable)
+		}
+		if n := log.count("can't be made anew"); n != times {
+			t.Errorf("after %d times of five reads each the log has %d lines", times, n)
+		}
+		front.use(t, a, later)
+		expect(t, s, path, "one")
+	}
+}
+
 func TestAnExpiredCertificateOfVaultSaysSo(t *testing.T) {
 	v := realVault(t)
 	front, a := newTLSFront(t, v, nil), newAuthority(t)

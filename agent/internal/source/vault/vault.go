@@ -66,6 +66,7 @@ type Source struct {
 	doubt     doubt
 
 	rebuilding sync.Mutex
+	noClient   atomic.Pointer[string] // why there is no client with other certificates, as was said last
 }
 
 // New returns a source that logs in when it is first used. Its error says what is wrong with VAULT_* variables, or that
