@@ -2,7 +2,10 @@ package vault
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -24,8 +27,8 @@ func (s *Source) appRole(ctx context.Context, c *client) (map[string]string, err
 	if err != nil {
 		return nil, err
 	}
-	if s.config.SecretIDFile == "" {
-		return map[string]string{"role_id": role}, nil
+	if _, err := os.Stat(s.config.SecretIDFile); errors.Is(err, fs.ErrNotExist) {
+		return map[string]string{"role_id": role}, nil // the role may do without, and if not Vault says so
 	}
 	id, err := credential("AGENT_SECRET_ID_FILE", s.config.SecretIDFile)
 	if err != nil {

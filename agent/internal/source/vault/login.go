@@ -67,6 +67,7 @@ func (s *Source) whyRefused(f *failure) string {
 	for _, known := range []struct{ phrase, reason string }{
 		{"invalid role or secret ID", invalidSecretID},
 		{"invalid secret id", invalidSecretID},
+		{"missing secret_id", s.config.SecretIDFile + " is missing: write it, or set AGENT_SECRET_ID_FILE to another"},
 		{"invalid role ID", "the role-id is not valid: write another into AGENT_ROLE_ID_FILE"},
 		{"token is expired", "the token in AGENT_JWT_FILE has expired: see that it is renewed"},
 		{"audience", "the token in AGENT_JWT_FILE is for another audience: mend the token's, or the role's"},

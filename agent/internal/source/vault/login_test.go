@@ -132,8 +132,24 @@ func TestLoginByAppRole(t *testing.T) {
 	c.AuthMount = unique()
 	checkRefused(t, open(t, c), path, "AGENT_AUTH_MOUNT")
 
-	mount, _, roleID = role(t, v, policyName, map[string]any{"bind_secret_id": false, "token_bound_cidrs": "127.0.0.0/8"})
-	expect(t, open(t, Config{Auth: AppRole, AuthMount: mount, RoleIDFile: roleID}), path, "one")
+}
+
+// A role may do without a secret-id. Whether it does, Vault knows: the file may just not be there yet.
+func TestAMissingSecretIDFileIsNoSecretID(t *testing.T) {
+	v := realVault(t)
+	t.Setenv("VAULT_ADDR", v.Addr)
+	path, policyName := secretFor(t, v)
+	idFile := filepath.Join(t.TempDir(), "secret-id")
+	mount, _, roleID := role(t, v, policyName, map[string]any{"bind_secret_id": false, "token_bound_cidrs": "127.0.0.0/8"})
+	expect(t, open(t, Config{Auth: AppRole, AuthMount: mount, RoleIDFile: roleID, SecretIDFile: idFile}), path, "one")
+
+	mount, name, roleID := role(t, v, policyName, nil)
+	s := open(t, Config{Auth: AppRole, AuthMount: mount, RoleIDFile: roleID, SecretIDFile: idFile})
+	for range 7 { // Vault locks nobody out for that
+		checkRefused(t, s, path, idFile+" is missing: write it, or set AGENT_SECRET_ID_FILE")
+	}
+	rewrite(t, idFile, secretID(t, v, mount, name))
+	expect(t, s, path, "one")
 }
 
 func TestAWrappedSecretIDIsUnwrappedOnceAndServesEveryLogin(t *testing.T) {

@@ -34,7 +34,7 @@ type Method string
 // Methods.
 const (
 	Token      Method = "token"      // the token in TokenFile, or Token
-	AppRole    Method = "approle"    // RoleIDFile and SecretIDFile, whose secret-id may be response-wrapped
+	AppRole    Method = "approle"    // RoleIDFile and SecretIDFile, which may be response-wrapped, or missing if the role binds none
 	Kubernetes Method = "kubernetes" // the service account token in JWTFile, as AuthRole
 	JWT        Method = "jwt"        // the token in JWTFile, as AuthRole or the mount's default role
 	Cert       Method = "cert"       // VAULT_CLIENT_CERT and VAULT_CLIENT_KEY, as AuthRole if it is set
