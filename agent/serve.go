@@ -78,7 +78,7 @@ func serve(ctx context.Context, c Config) (err error) {
 		loop.Run(running)
 		return leave(ctx, dir, c) // at once: who is slow to take an answer doesn't keep the files
 	})
-	group.Go(func() error { return observe.Serve(running, listener, observe.Handler(loop.Status, metrics)) })
+	group.Go(func() error { return observe.Serve(running, listener, observe.Handler(loop.Status, metrics), c.Log) })
 	group.Go(func() error { return socket.Serve(running, filepath.Join(dir.Path(), socketName), dir.InPlace) })
 	err = group.Wait()
 	c.Log.Info("stopped")

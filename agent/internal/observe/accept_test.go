@@ -1,10 +1,13 @@
 package observe
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -34,7 +37,8 @@ func TestAListenerThatCannotAcceptEndsNothing(t *testing.T) {
 	l.left.Store(3)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- Serve(ctx, l, http.NotFoundHandler()) }()
+	var said bytes.Buffer
+	go func() { ended <- Serve(ctx, l, http.NotFoundHandler(), slog.New(slog.NewTextHandler(&said, nil))) }()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
 	response, err := client.Get("http://" + l.Addr().String())
 	if err != nil {
@@ -45,5 +49,8 @@ func TestAListenerThatCannotAcceptEndsNothing(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+	if n := strings.Count(said.String(), "\n"); n != 2 {
+		t.Errorf("%d lines are said of what came and went: %s", n, &said)
 	}
 }

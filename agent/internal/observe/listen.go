@@ -21,8 +21,9 @@ const (
 )
 
 // Serve answers with h on l until ctx ends, and closes l. A connection is good for one request, and whoever is slow is cut
-// off. What keeps l from accepting is waited for, and ends nothing. Its error says that somebody else has closed l.
-func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
+// off. What keeps l from accepting is said to log and waited for, and ends nothing. Its error says that somebody else has
+// closed l.
+func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	server := &http.Server{
 		Handler:                      h,
 		ConnState:                    new(crowd).note,
@@ -44,7 +45,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 			server.Close()
 		}
 	})
-	err := server.Serve(accept.Patiently(l, slog.New(slog.DiscardHandler)))
+	err := server.Serve(accept.Patiently(l, log))
 	cancel()
 	stopping.Wait()
 	if errors.Is(err, http.ErrServerClosed) {

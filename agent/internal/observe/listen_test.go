@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -56,7 +57,7 @@ func serve(t *testing.T, l net.Listener, h http.Handler) (stop func()) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, l, h) }()
+	go func() { done <- Serve(ctx, l, h, slog.New(slog.DiscardHandler)) }()
 	ended := false
 	stop = func() {
 		if ended {
