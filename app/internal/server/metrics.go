@@ -1,11 +1,14 @@
 package server
 
 import (
+	"net/http"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/semaphore"
 )
 
 const namespace = "keyturn_app"
@@ -42,6 +45,24 @@ func (r *requests) begin(method string) (end func(outcome)) {
 		r.running.Add(-1)
 		r.total.WithLabelValues(method, string(o)).Inc()
 		r.duration.WithLabelValues(method).Observe(time.Since(started).Seconds())
+	}
+}
+
+// scrapes is how many may look at /metrics at once.
+const scrapes = 2
+
+// metrics answers with all that the app measures. What can't be measured is left out, and counted.
+func (s *Server) metrics() http.HandlerFunc {
+	r := s.registry()
+	handler := promhttp.HandlerFor(r, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, Registry: r})
+	places := semaphore.NewWeighted(scrapes)
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !places.TryAcquire(1) {
+			overloaded("as many look at /metrics").send(w)
+			return
+		}
+		defer places.Release(1)
+		handler.ServeHTTP(w, r)
 	}
 }
 

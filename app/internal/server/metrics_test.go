@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/keyturn/keyturn/app/client"
+	"github.com/keyturn/keyturn/app/internal/server"
 )
 
 func TestMetricsSayHowRequestsWent(t *testing.T) {
@@ -65,6 +66,37 @@ func TestMetricsSayHowRequestsWent(t *testing.T) {
 	complaints, err := promlint.New(strings.NewReader(metrics)).Lint()
 	if err != nil || len(complaints) > 0 {
 		t.Errorf("%v %v", complaints, err)
+	}
+}
+
+// stuck is a client that doesn't say how it is before it is told to.
+type stuck struct {
+	fake
+	asked, tell chan struct{}
+}
+
+func (s *stuck) Status() client.Status {
+	s.asked <- struct{}{}
+	<-s.tell
+	return client.Status{}
+}
+
+func TestAScrapeTooManyIsAProblem(t *testing.T) {
+	c := &stuck{asked: make(chan struct{}), tell: make(chan struct{})}
+	url := host(t, c) + "/metrics"
+	scrapes := make(chan answer)
+	for range 2 {
+		go func() { scrapes <- get(t, url) }()
+		<-c.asked
+	}
+	if p := get(t, url).problem(t); p.Status != 503 || p.Type != server.TypePrefix+"overload" || p.RetryAfter != 1 {
+		t.Errorf("%+v", p)
+	}
+	close(c.tell)
+	for range 2 {
+		if a := <-scrapes; a.status != 200 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
 	}
 }
 

@@ -8,7 +8,8 @@
 //	GET  /readyz       -> [Readiness]; 200 while a key serves, else 503
 //	GET  /metrics      -> keyturn_app_*, for Prometheus
 //
-// Every error is a [Problem] (RFC 9457). Nothing that is answered, measured or logged holds a prompt or a key, except that
+// Every error is a [Problem] (RFC 9457), except what net/http refuses before it is a request: no HTTP, or a header that is too
+// large. Nothing that is answered, measured or logged holds a prompt or a key, except that
 // an answer goes to whoever asked for it.
 //
 // # Decisions
@@ -35,7 +36,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/keyturn/keyturn/app/client"
@@ -81,14 +81,13 @@ type route struct {
 func New(c Config) *Server {
 	s := &Server{Config: c, requests: newRequests(), calls: semaphore.NewWeighted(inFlight)}
 	get, post := []string{http.MethodGet, http.MethodHead}, []string{http.MethodPost}
-	metrics := promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{MaxRequestsInFlight: 2})
 	s.routes = map[string]route{
 		"/v1/generate": {post, s.answer("generate", s.generate)},
 		"/v1/stream":   {post, s.answer("stream", s.stream)},
 		"/status":      {get, s.status},
 		"/livez":       {get, livez},
 		"/readyz":      {get, s.readyz},
-		"/metrics":     {get, metrics.ServeHTTP},
+		"/metrics":     {get, s.metrics()},
 	}
 	return s
 }
