@@ -56,6 +56,9 @@ func TestNothingThatComesOutHoldsTheKey(t *testing.T) {
 			if !strings.Contains(app.stderr.String(), "has been suspended") {
 				t.Error("the error that quotes the key never came")
 			}
+			if !strings.Contains(app.stderr.String(), "has not been used in project") {
+				t.Error("the log doesn't say what a person has to set up")
+			}
 			for _, kind := range []string{"key-refused", "quota", "configuration", "request-refused", "unavailable", "truncated"} {
 				if !strings.Contains(said.String(), server.TypePrefix+kind) {
 					t.Errorf("no problem of the kind %s ever came", kind)

@@ -25,7 +25,9 @@ func (s *Server) answer(name string, serve func(ctx context.Context, w http.Resp
 			problem.send(w)
 			return
 		}
-		how = serve(ctx, w, prompt)
+		if how = serve(ctx, w, prompt); how == succeeded {
+			s.troubles.succeeded()
+		}
 	}
 }
 

@@ -126,6 +126,9 @@ func TestEveryErrorOfGeminiIsAProblem(t *testing.T) {
 				if strings.Contains(a.body, canary) {
 					t.Errorf("%s, %s shows the key: %s", test.of, path, a.body)
 				}
+				if test.kind == "configuration" && strings.Contains(a.body, "123456789012") {
+					t.Errorf("%s, %s shows the project: %s", test.of, path, a.body)
+				}
 			}
 			if test.kind == "key-refused" {
 				if a := get(t, url+"/readyz"); a.status != http.StatusServiceUnavailable {

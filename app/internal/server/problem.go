@@ -114,7 +114,11 @@ func (s *Server) judge(ctx context.Context, err error) *Problem {
 	case errors.Is(err, client.ErrRefused):
 		return allRefused()
 	case ok:
-		return judgeFault(failure)
+		p := judgeFault(failure)
+		if p.outcome == configuration || p.outcome == unavailable {
+			s.troubles.failed(p.outcome, failure)
+		}
+		return p
 	case errors.Is(cause, errStopping), errors.Is(err, gemini.ErrClosed):
 		return problem(stopping, http.StatusServiceUnavailable, "this instance was told to stop; ask another", time.Second)
 	case errors.Is(err, context.DeadlineExceeded):
@@ -129,7 +133,8 @@ func allRefused() *Problem {
 		"Gemini refuses every key that is at hand; it goes on by itself once a key that Gemini accepts is in the file", keyWait)
 }
 
-// judgeFault says what to tell of Gemini's own error.
+// judgeFault says what to tell of Gemini's own error. Its words are for the caller if they are about his prompt or his share;
+// else they are for the log (see [troubles]).
 func judgeFault(e *gemini.Error) *Problem {
 	detail := e.Message
 	if detail == "" {
@@ -142,13 +147,13 @@ func judgeFault(e *gemini.Error) *Problem {
 	case gemini.FaultQuota:
 		p = problem(quota, http.StatusTooManyRequests, detail, e.RetryAfter)
 	case gemini.FaultConfig:
-		p = problem(configuration, http.StatusBadGateway, detail, 0)
+		p = problem(configuration, http.StatusBadGateway, "a person has to set up the project or the API; the app's log says why", 0)
 	case gemini.FaultRequest:
 		p = problem(refused, requestStatus(e.Status), detail, 0)
 	case gemini.FaultTruncated:
 		p = problem(truncated, http.StatusBadGateway, detail, 0)
 	default:
-		p = problem(unavailable, unavailableStatus(e.Status), detail, e.RetryAfter)
+		p = problem(unavailable, unavailableStatus(e.Status), "Gemini can't be reached or understood; the app's log says why", e.RetryAfter)
 	}
 	p.Reason = e.Reason
 	return p

@@ -69,6 +69,7 @@ type Server struct {
 	routes   map[string]route
 	requests *requests
 	calls    *semaphore.Weighted // see inFlight
+	troubles *troubles
 	stopping atomic.Bool
 }
 
@@ -79,7 +80,7 @@ type route struct {
 
 // New returns a server. Serve makes it answer.
 func New(c Config) *Server {
-	s := &Server{Config: c, requests: newRequests(), calls: semaphore.NewWeighted(inFlight)}
+	s := &Server{Config: c, requests: newRequests(), calls: semaphore.NewWeighted(inFlight), troubles: newTroubles(c.Log)}
 	get, post := []string{http.MethodGet, http.MethodHead}, []string{http.MethodPost}
 	s.routes = map[string]route{
 		"/v1/generate": {post, s.answer("generate", s.generate)},
