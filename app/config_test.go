@@ -67,7 +67,7 @@ func TestWithoutVariablesTheDefaultsHold(t *testing.T) {
 
 func TestEveryVariableIsRead(t *testing.T) {
 	c, notes, err := loaded(environment(t, "APP_KEY_FILE=/keys/key", "APP_AGENT_SOCKET=/run/a.sock", "APP_SDK=genai", "APP_MODEL=gemini-9",
-		"APP_ALLOW_HTTP=TRUE", "APP_LISTEN=:80", "APP_LOG_LEVEL=debug", "APP_LOG_FORMAT=text", "APP_NAME=x", "GOOGLE_GEMINI_BASE_URL=http://stand-in:9000"))
+		"APP_ALLOW_HTTP=TRUE", "APP_LISTEN=:80", "APP_LOG_LEVEL=DEBUG", "APP_LOG_FORMAT=Text", "APP_NAME=x", "GOOGLE_GEMINI_BASE_URL=http://stand-in:9000"))
 	if err != nil {
 		t.Fatal(err)
 	}
