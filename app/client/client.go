@@ -18,6 +18,10 @@
 // A refused generation is refused for everybody until a probe of ours is accepted, so that a bad key costs one request and
 // not each of them. An answer that was on its way when the key was refused changes nothing: it speaks of the past.
 //
+// Front ends may judge a key differently for long. Requests go on using it as soon as a probe is accepted, since it answers
+// some of them. But a probe whose word the next request refutes makes the next one wait longer, what the agent is asked for
+// one generation is bounded, and of one generation the log says once a minute at most that it is refused or fails requests.
+//
 // Only what the API says of the key moves a request to another key. A quota, an outage or a blocked project is the same on
 // the next key, so those errors come out as they are.
 //
@@ -73,7 +77,7 @@ type Config struct {
 	// Agent is asked for a better key and told which one is in use. Nil, or a nil *sidecar.Agent: nobody, and the file alone
 	// brings keys.
 	Agent Agent
-	// Log gets one line for each change of state. Nil: nowhere.
+	// Log gets one line for each change of state that lasts. Nil: nowhere.
 	Log *slog.Logger
 }
 
@@ -97,8 +101,9 @@ type Client struct {
 	agentProblem string        // why the agent can't be asked; empty if it can
 
 	// gaveUp is the generation than which a request has waited for a better one in vain; nil from the next acceptance on.
-	gaveUp   atomic.Pointer[uint64]
-	counters counters
+	gaveUp    atomic.Pointer[uint64]
+	complaint complaint // guarded by mu
+	counters  counters
 }
 
 // New returns a client, which has no key before Run runs. It panics if c lacks Keys or Backend.

@@ -32,6 +32,7 @@ type api struct {
 
 	probeLatency time.Duration
 	probing      error // what probes come to, whatever the key
+	lenient      bool  // probes are accepted, whatever the key
 }
 
 func newAPI() *api { return &api{says: map[string]func() error{}, pieces: []any{"Bl", "ue."}} }
@@ -155,7 +156,7 @@ func (c *caller) Probe(ctx context.Context) error {
 	}
 	c.api.mu.Lock()
 	defer c.api.mu.Unlock()
-	if c.api.probing != nil {
+	if c.api.probing != nil || c.api.lenient {
 		return c.api.probing
 	}
 	return c.judge()

@@ -12,6 +12,9 @@ const (
 	// The agent is asked again after a time that doubles between these two: the write may reach the store's node a moment
 	// after the old key died.
 	minRefresh, maxRefresh = 50 * time.Millisecond, 5 * time.Second
+	// spree is how many refreshes the waits alone bound; beyond that, one generation gets one each maxRefresh. A key that is
+	// refused for good never gets that far.
+	spree = 16
 	// refreshTimeout bounds one refresh: a hung agent must not keep the app from asking the next one.
 	refreshTimeout = 2 * time.Second
 	// A key in doubt is probed four times a second at first, since one that was just made is refused for some seconds and is
@@ -54,6 +57,9 @@ func (c *Client) holds(number uint64, wanted func(*generation) bool) bool {
 
 // lasts reports whether holds does for as long as d. It returns at once when holds doesn't, or ctx ends.
 func (c *Client) lasts(ctx context.Context, d time.Duration, number uint64, wanted func(*generation) bool) bool {
+	if d <= 0 {
+		return c.holds(number, wanted)
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for {
@@ -76,16 +82,39 @@ func isRefused(g *generation) bool { return g.refused.Load() }
 // refreshWhenRefused asks the agent for a better key whenever the current one is refused, until there is one. However many
 // requests were refused, one refresh is under way.
 func (c *Client) refreshWhenRefused(ctx context.Context) {
+	var spent expense
 	for {
 		number, ok := c.await(ctx, isRefused)
 		if !ok {
 			return
 		}
-		c.refresh(ctx, number)
-		for wait := minRefresh; c.lasts(ctx, wait, number, isRefused); wait = min(2*wait, maxRefresh) {
+		for wait := time.Duration(0); c.lasts(ctx, max(wait, spent.wait(number)), number, isRefused); {
 			c.refresh(ctx, number)
+			spent.add()
+			wait = min(max(2*wait, minRefresh), maxRefresh)
 		}
 	}
+}
+
+// expense is what the refreshes for one generation have cost: each is paid off within maxRefresh, one after the other.
+type expense struct {
+	generation uint64
+	paid       time.Time // when all of them will be
+}
+
+// wait returns how long the next refresh for a generation has to wait, so that no more than spree of them are unpaid.
+func (e *expense) wait(generation uint64) time.Duration {
+	if e.generation != generation {
+		*e = expense{generation: generation}
+	}
+	return time.Until(e.paid.Add(-(spree - 1) * maxRefresh))
+}
+
+func (e *expense) add() {
+	if now := time.Now(); e.paid.Before(now) {
+		e.paid = now
+	}
+	e.paid = e.paid.Add(maxRefresh)
 }
 
 // refresh asks once, on behalf of the generation with that number, if it is still current and refused.
@@ -115,23 +144,40 @@ func (c *Client) refresh(ctx context.Context, number uint64) {
 // program that isn't ready gets no requests that could find out.
 func (c *Client) probeInDoubt(ctx context.Context) {
 	inDoubt := func(g *generation) bool { return g.refused.Load() || c.gaveUp.Load() != nil }
+	var d doubt
 	for {
 		number, ok := c.await(ctx, inDoubt)
 		if !ok {
 			return
 		}
-		if c.holds(number, isRefused) && !c.lasts(ctx, minProbe, number, inDoubt) { // it was refused a moment ago
+		if d.of != number || !c.holds(number, isHollow) {
+			d = doubt{of: number, began: time.Now(), wait: minProbe}
+		}
+		if c.holds(number, isRefused) && !c.lasts(ctx, d.wait, number, inDoubt) { // it was refused a moment ago
 			continue
 		}
 		c.probe(ctx)
-		began, wait := time.Now(), minProbe
-		for c.lasts(ctx, wait, number, inDoubt) {
+		for c.lasts(ctx, d.next(), number, inDoubt) {
 			c.probe(ctx)
-			if time.Since(began) >= eager {
-				wait = min(2*wait, maxProbe)
-			}
 		}
 	}
+}
+
+// doubt is of one generation. One that comes back although probes were accepted, before any request was, is the same one.
+type doubt struct {
+	of    uint64
+	began time.Time
+	wait  time.Duration // before the next probe
+}
+
+func isHollow(g *generation) bool { return g.hollow.Load() }
+
+// next returns how long to wait between the probe that was just made and the next one.
+func (d *doubt) next() time.Duration {
+	if time.Since(d.began) > eager {
+		d.wait = min(2*d.wait, maxProbe)
+	}
+	return d.wait
 }
 
 func (c *Client) probe(ctx context.Context) {
@@ -148,4 +194,5 @@ func (c *Client) probe(ctx context.Context) {
 	case gemini.FaultOf(err) == gemini.FaultKey:
 		c.refuse(l, err)
 	}
+	c.complain()
 }

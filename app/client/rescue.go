@@ -17,6 +17,8 @@ const (
 	patience = 2 * time.Second
 	// reruns is how often a request is run again at most.
 	reruns = 2
+	// quiet is for how long the log doesn't say again of one generation that its key is refused, or that requests fail.
+	quiet = time.Minute
 	// A generation has proven itself after that many successes over that time; its predecessor may go then.
 	provenSuccesses, provenTime = 100, time.Minute
 )
@@ -29,6 +31,8 @@ type generation struct {
 	identity atomic.Pointer[keyfile.Identity] // of the file that it was read from last
 
 	refused   atomic.Bool
+	hollow    atomic.Bool               // nothing but probes was accepted between its last two refusals
+	warned    atomic.Pointer[time.Time] // when its refusal was logged last
 	first     atomic.Pointer[time.Time] // success; nil before
 	successes atomic.Int64              // since it was refused last
 	proving   atomic.Pointer[time.Time] // the first of them
@@ -124,9 +128,12 @@ func (c *Client) refuse(l lease, err error) {
 	if c.over.Load() || g.refused.Swap(true) {
 		return
 	}
-	g.successes.Store(0)          // a key that some front ends refuse proves nothing by what the others accept
-	c.handle.Drop(l.Generation()) // as a predecessor it can rescue nobody
-	c.config.Log.Warn("Gemini refuses the key", "generation", l.Generation(), "reason", err.Error())
+	g.hollow.Store(g.successes.Swap(0) == 0) // a key that some front ends refuse proves nothing by what the others accept
+	c.handle.Drop(l.Generation())            // as a predecessor it can rescue nobody
+	if now, last := time.Now(), g.warned.Load(); last == nil || now.Sub(*last) >= quiet {
+		g.warned.Store(&now)
+		c.config.Log.Warn("Gemini refuses the key", "generation", l.Generation(), "reason", err.Error())
+	}
 	c.announce()
 }
 
@@ -142,7 +149,7 @@ func (c *Client) recovered(l lease) {
 	if !c.holds(l.Generation(), func(*generation) bool { return true }) {
 		return
 	}
-	if c.gaveUp.Swap(nil) != nil {
+	if c.settle() {
 		c.config.Log.Info("Gemini accepts the key: ready again", "generation", l.Generation())
 	}
 	c.announce()
@@ -246,7 +253,7 @@ func hopeless(current uint64) error {
 // generation or a probe is accepted. Those who wait already have their own time: the next key may come within it.
 func (c *Client) giveUp(current uint64) {
 	if c.gaveUp.Swap(&current) == nil {
-		c.config.Log.Error("no key works: requests fail until one does", "generation", current)
+		c.complain()
 		c.announce() // a probe may have been accepted a moment ago, and then nobody would ask again
 	}
 }

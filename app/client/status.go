@@ -74,3 +74,34 @@ func (c *Client) reason(s Status) string {
 	}
 	return ""
 }
+
+// complaint is what the log says of failing requests: open from its line on until the line that it is over.
+type complaint struct {
+	open       bool
+	generation uint64
+	at         time.Time
+}
+
+// complain logs that requests fail, if they do and the log doesn't say so. Within quiet it says nothing of the same generation
+// again, since the state may not last: whoever probes the key calls complain until it is over.
+func (c *Client) complain() {
+	c.mu.Lock()
+	given, said, now := c.gaveUp.Load(), &c.complaint, time.Now()
+	due := given != nil && !said.open && (said.generation != *given || now.Sub(said.at) >= quiet)
+	if due {
+		*said = complaint{true, *given, now}
+	}
+	c.mu.Unlock()
+	if due {
+		c.config.Log.Error("no key works: requests fail until one does", "generation", *given)
+	}
+}
+
+// settle notes that requests needn't fail any more, and reports whether the log says that they do.
+func (c *Client) settle() (said bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gaveUp.Store(nil)
+	said, c.complaint.open = c.complaint.open, false
+	return said
+}
