@@ -47,7 +47,8 @@ import (
 // ErrNoKey is returned, perhaps wrapped, while no valid key has been read.
 var ErrNoKey = errors.New("there is no key yet")
 
-// ErrRefused is returned, wrapped, when Gemini refuses every key that is at hand.
+// ErrRefused is returned when Gemini refuses every key that is at hand; wrapped together with the last refusal if the request
+// met one itself, and as it is if it was not sent, since others had been refused.
 var ErrRefused = errors.New("every key that is at hand is refused by Gemini")
 
 // Keys is where keys come from; a *keyfile.Watcher, or Static.
@@ -201,7 +202,7 @@ func (c *Client) note(err error) {
 	}
 }
 
-// Generate answers prompt. Its errors are those of gemini.Client, ErrNoKey, or ErrRefused together with the last refusal.
+// Generate answers prompt. Its errors are those of gemini.Client, ErrNoKey, or ErrRefused, perhaps with a refusal.
 // It blocks for as long as Gemini takes, and two seconds more at most when keys are refused.
 func (c *Client) Generate(ctx context.Context, prompt string) (Answer, error) {
 	var answer Answer

@@ -267,6 +267,9 @@ func TestTheErrorOfARefusedRequestSaysBoth(t *testing.T) {
 		if !errors.Is(err, client.ErrRefused) || gemini.FaultOf(err) != gemini.FaultKey || !errors.Is(err, invalid) {
 			r.Errorf("%v", err)
 		}
+		if _, err := r.Generate(r.Context(), prompt); err != client.ErrRefused {
+			r.Errorf("%v; the second one was not sent", err)
+		}
 	})
 }
 

@@ -21,10 +21,10 @@
 // Probe is a plain GET through the same transport: generative-ai-go drops the caller's context when it lists models, so
 // neither the key nor a cancellation would arrive.
 //
-// generative-ai-go throws away a whole answer, or piece of a stream, if one of its parts has no field that it knows, such as a
-// thoughtSignature alone. Then Generate fails with [FaultUnavailable] and a stream with [FaultTruncated]; genai reads on. The
-// API is not known to send such a part to a prompt of text. (Rejected: taking them out of each body on its way, which parses
-// every answer twice.)
+// generative-ai-go throws away a whole answer, or piece of a stream, if one of its parts has no field that it knows, such
+// as a thoughtSignature alone. Then Generate fails with [FaultUnavailable] and a stream with [FaultTruncated]; genai reads
+// on. The API is not known to send such a part to a prompt of text. (Rejected: taking them out of each body on its way,
+// which parses every answer twice.)
 //
 // A call is made once. Whether to repeat it, and on which key, is for the caller, who sees the [Fault].
 package gemini
@@ -115,8 +115,9 @@ type piece struct {
 }
 
 // New makes a backend. It opens no connection, and no environment variable has a say except, for an https endpoint, the
-// usual proxy settings. (genai looks at its own all the same: it writes a line to the standard logger if both GOOGLE_API_KEY
-// and GEMINI_API_KEY are set, and uses neither.) A bad endpoint, model or SDK is an error here. ctx governs only the setting up.
+// usual proxy settings. (genai looks at its own all the same: it writes a line to the standard logger if both
+// GOOGLE_API_KEY and GEMINI_API_KEY are set, and uses neither.) A bad endpoint, model or SDK is an error here. ctx governs
+// only the setting up.
 func New(ctx context.Context, c Config) (*Backend, error) {
 	base, err := parseEndpoint(cmp.Or(c.BaseURL, DefaultBaseURL), c.AllowHTTP)
 	if err != nil {
