@@ -91,7 +91,7 @@ func load(environ []string, logs io.Writer) (c Config, note func(), err error) {
 		Log:        p.logger(logs, v.LogLevel, v.LogFormat),
 	}
 	c.Validate = p.validate("AGENT_VALIDATE", v.Validate, c.Secrets, valueOf(environ, "AGENT_VALIDATE") != "")
-	c.Store = p.vault(v, own, c.Log)
+	c.Store = p.vault(v, own, c.Poll, c.Log)
 	if c.Gemini, err = gate.NewGemini(own.GoogleGeminiBaseURL, p.boolean("AGENT_ALLOW_HTTP", v.AllowHTTP)); err != nil {
 		p.say("GOOGLE_GEMINI_BASE_URL", err.Error())
 	}
@@ -109,7 +109,7 @@ func load(environ []string, logs io.Writer) (c Config, note func(), err error) {
 }
 
 // vault returns the store, not logged in yet.
-func (p *problems) vault(v variables, own unprefixed, log *slog.Logger) *vault.Source {
+func (p *problems) vault(v variables, own unprefixed, poll time.Duration, log *slog.Logger) *vault.Source {
 	auth := p.oneOf("AGENT_AUTH", v.Auth, "token", "approle", "kubernetes", "jwt", "cert")
 	p.absolute("AGENT_TOKEN_FILE", v.TokenFile)
 	p.absolute("AGENT_ROLE_ID_FILE", v.RoleIDFile)
@@ -123,6 +123,7 @@ func (p *problems) vault(v variables, own unprefixed, log *slog.Logger) *vault.S
 		RoleIDFile:   v.RoleIDFile,
 		SecretIDFile: v.SecretIDFile,
 		JWTFile:      v.JWTFile,
+		Poll:         poll,
 	}
 	if auth == "token" && v.TokenFile == "" && own.VaultToken != "" {
 		c.Token = own.VaultToken

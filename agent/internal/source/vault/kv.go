@@ -26,7 +26,7 @@ type metadata struct {
 // body straight into bytes that can be cleared, and nothing else of the body is kept.
 type document struct {
 	LeaseID       string `json:"lease_id"`
-	LeaseDuration int    `json:"lease_duration"`
+	LeaseDuration int64  `json:"lease_duration"`
 	Data          fields `json:"data"`
 }
 
@@ -52,6 +52,9 @@ func (s *session) read(ctx context.Context, c *client, path string, version int)
 			return nil, fail(source.NotFound, path, "its engine keeps no earlier versions: use KV version 2")
 		}
 		q.params = url.Values{"version": {strconv.Itoa(version)}}
+	}
+	if m.kv == 0 {
+		s.lends.Store(true) // beforehand: whoever replaces the session meanwhile must know
 	}
 	body, err := c.do(ctx, q)
 	defer clear(body)
@@ -81,7 +84,7 @@ func (s *session) decode(m mount, path string, body []byte, err error) (*source.
 	case m.kv == 2:
 		return s.readV2(m, path, body)
 	}
-	return readOther(m, path, body)
+	return s.readOther(m, path, body)
 }
 
 // explain says what to do about a read that was refused, and doubts a mount that may have been made anew.
@@ -126,8 +129,9 @@ func (s *session) readV2(m mount, path string, body []byte) (*source.Record, err
 	return record, nil
 }
 
-// readOther reads KV version 1, whose ttl field says when to ask again, and engines that lease what they give.
-func readOther(m mount, path string, body []byte) (*source.Record, error) {
+// readOther reads KV version 1, whose ttl field may say to ask again sooner, and engines that lease what they give. A lease
+// ends with the token that it was given to, so it is asked for again before either can end.
+func (s *session) readOther(m mount, path string, body []byte) (*source.Record, error) {
 	var doc document
 	switch err := json.Unmarshal(body, &doc); {
 	case err != nil || doc.Data == nil && m.kv == 1:
@@ -136,14 +140,19 @@ func readOther(m mount, path string, body []byte) (*source.Record, error) {
 		return nil, fail(source.Invalid, path, "what is there has no fields: name a secret in AGENT_SECRETS")
 	}
 	record := source.NewRecord(path, doc.Data.values())
-	lease := time.Duration(doc.LeaseDuration) * time.Second
+	lease := seconds(doc.LeaseDuration)
 	_, ttl := doc.Data["ttl"]
 	_, old := doc.Data["lease"]
 	switch {
-	case m.kv == 1 && (ttl || old): // without them Vault names the mount's default, which says nothing of this secret
+	// Without them, and if they hold no duration, Vault names the mount's default, which says nothing of this secret. They
+	// may be somebody's own fields, so they keep nobody from asking.
+	case m.kv == 1 && (ttl || old) && lease < s.poll:
 		record.RefreshAfter = lease
 	case m.kv == 0 && doc.LeaseID != "":
-		record.RefreshAfter = lease * 2 / 3
+		if ends := s.life.Load().ends; !ends.IsZero() {
+			lease = min(lease, max(time.Until(ends), time.Second))
+		}
+		record.RefreshAfter = lease / 3 * 2
 	}
 	return record, nil
 }

@@ -24,26 +24,30 @@ func root(t *testing.T) (*Source, *proxy) {
 	return open(t, Config{Auth: Token, Token: v.RootToken}), p
 }
 
-func TestATTLOfKVVersion1SaysWhenToAskAgain(t *testing.T) {
+func TestATTLOfKVVersion1OnlyBringsAReadForward(t *testing.T) {
 	v := realVault(t)
-	s, _ := root(t)
+	t.Setenv("VAULT_ADDR", v.Addr)
+	s := open(t, Config{Auth: Token, Token: v.RootToken, Poll: 45 * time.Second})
 	mount := mountKV(t, v, "1")
-	for name, c := range map[string]struct {
-		data map[string]any
-		want time.Duration
+	for _, c := range []struct {
+		field string
+		value any
+		want  time.Duration
 	}{
-		"none":  {map[string]any{"k": "one"}, 0},
-		"ttl":   {map[string]any{"k": "one", "ttl": "30s"}, 30 * time.Second},
-		"lease": {map[string]any{"k": "one", "lease": "1m"}, time.Minute},
-		"bad":   {map[string]any{"k": "one", "ttl": "soon"}, 0},
+		{"other", "30s", 0},
+		{"ttl", "30s", 30 * time.Second},
+		{"lease", "30s", 30 * time.Second},
+		{"lease", "1m", 0},
+		{"ttl", "8760h", 0},
+		{"ttl", "90 days", 0}, // for which Vault falls back to the mount's default
+		{"lease", "prod", 0},
+		{"ttl", "", 0},
+		{"ttl", nil, 0},
+		{"ttl", "0", 0},
 	} {
-		write(t, v, mount+"/"+name, c.data)
-		got := expect(t, s, mount+"/"+name, "one").RefreshAfter
-		if name == "bad" {
-			continue // Vault falls back to the mount's default, which is as good as any
-		}
-		if got != c.want {
-			t.Errorf("%s: again after %v, want %v", name, got, c.want)
+		write(t, v, mount+"/gemini", map[string]any{"k": "one", c.field: c.value})
+		if got := expect(t, s, mount+"/gemini", "one").RefreshAfter; got != c.want {
+			t.Errorf("%s = %v: again after %v, want %v", c.field, c.value, got, c.want)
 		}
 	}
 }

@@ -23,8 +23,10 @@ func (s *Source) login(ctx context.Context) (*session, error) {
 	fresh, err := s.loginBy(ctx, c)
 	if err != nil {
 		c.close()
+		return nil, err
 	}
-	return fresh, err
+	fresh.poll = s.config.Poll
+	return fresh, nil
 }
 
 func (s *Source) loginBy(ctx context.Context, c *client) (*session, error) {
@@ -102,7 +104,7 @@ func (s *Source) useToken(ctx context.Context, c *client) (*session, error) {
 	}
 	var answer struct {
 		Data *struct {
-			TTL        int     `json:"ttl"`
+			TTL        int64   `json:"ttl"`
 			ExpireTime *string `json:"expire_time"`
 			Renewable  bool    `json:"renewable"`
 		}

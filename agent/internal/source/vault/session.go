@@ -17,6 +17,8 @@ type session struct {
 	opaque  bool // Vault doesn't tell when the token ends
 	waning  bool // it was said that the token ends and can't be renewed further
 	began   time.Time
+	poll    time.Duration
+	lends   atomic.Bool // an engine was read that may lease what it gives
 	client  atomic.Pointer[client]
 	life    atomic.Pointer[life]
 	mounts  mounts
@@ -33,7 +35,7 @@ type life struct {
 // auth is what Vault says of a token when it is made or renewed.
 type auth struct {
 	ClientToken   string `json:"client_token"`
-	LeaseDuration int    `json:"lease_duration"`
+	LeaseDuration int64  `json:"lease_duration"`
 	Renewable     bool   `json:"renewable"`
 	Endless       bool   `json:"-"`
 }
@@ -46,9 +48,9 @@ func (a auth) life() *life {
 	return l
 }
 
-// seconds returns n of them, or the longest Duration if that is less.
-func seconds(n int) time.Duration {
-	return time.Duration(min(n, int(math.MaxInt64/time.Second))) * time.Second
+// seconds returns n of them, none if n is negative, and at most as many as a Duration holds.
+func seconds(n int64) time.Duration {
+	return time.Duration(min(max(n, 0), math.MaxInt64/int64(time.Second))) * time.Second
 }
 
 func newSession(c *client, a auth, own bool) *session {
@@ -101,7 +103,7 @@ func (s *session) renew(ctx context.Context, c *client) (bool, error) {
 	}
 	after := answer.Auth.life()
 	s.life.Store(after)
-	return after.ends.IsZero() || after.span > before.span*9/10, nil
+	return after.ends.IsZero() || after.span > before.span/10*9, nil
 }
 
 const (
@@ -142,6 +144,16 @@ func (s *session) asked(ctx context.Context, c *client) bool {
 	err := c.ask(bounded, request{method: http.MethodGet, path: "auth/token/lookup-self", token: s.token}, &answer)
 	_, refused := undecided(err)
 	return refused || err == nil && answer.Data != nil
+}
+
+// replaced ends a session that another follows. A token that leases were given to is left to end by itself: they are in use,
+// and would end with it.
+func (s *session) replaced(ctx context.Context) {
+	if s.lends.Load() {
+		s.client.Load().close()
+		return
+	}
+	s.end(ctx)
 }
 
 // farewell bounds the revocation of a token that has been replaced: somebody's read waits for it.

@@ -50,7 +50,7 @@ func (s *Source) replace(ctx context.Context, e ending) (*session, error) {
 		return next, err
 	})
 	if old != nil {
-		old.end(context.WithoutCancel(ctx)) // after the others have gone on
+		old.replaced(context.WithoutCancel(ctx)) // after the others have gone on
 	}
 	return next, err
 }

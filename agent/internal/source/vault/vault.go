@@ -50,6 +50,8 @@ type Config struct {
 	TokenFile, RoleIDFile, SecretIDFile, JWTFile string
 	// Token is used by the method token in place of a file. Unlike a file it can't be rotated.
 	Token string
+	// Poll is how often the caller reads by itself. What KV version 1 says may only bring a read forward.
+	Poll time.Duration
 }
 
 // Source is a source.Source, source.Keeper and source.Historian. Use New. It is safe for concurrent use and owns no
@@ -194,8 +196,8 @@ func (s *Source) TokenExpiry() (time.Time, bool) {
 	return ends, !ends.IsZero()
 }
 
-// Close revokes the token, if it is one that the source logged in for, as far as ctx allows. Nothing may be fetched
-// meanwhile or afterwards.
+// Close revokes the token, if it is one that the source logged in for, as far as ctx allows; what it leased ends with it.
+// Nothing may be fetched meanwhile or afterwards.
 func (s *Source) Close(ctx context.Context) {
 	s.secretID.clear()
 	s.refusal.clear()
