@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/examples/lagtest"
+	"github.com/keyturn/keyturn/examples/porttest"
 )
 
 // agentThat is what AGENT_LISTEN names, and answers /readyz as an agent that has rendered its file after a number of questions.
@@ -55,7 +56,7 @@ func TestWhoAsksNeedsOnlyTheVariableThatLeadsThere(t *testing.T) {
 	wrong := map[string]string{"VAULT_CACERT": "/nonexistent", "VAULT_ADDR": "nowhere", "AGENT_AUTH": "none", "AGENT_POLL_INTERVAL": "soon", "AGENT_TOKN_FILE": "/x"}
 	dir, variables := nowhere(t)
 	leaveBehind(t, dir, canary)
-	variables["AGENT_LISTEN"] = freePort(t)
+	variables["AGENT_LISTEN"] = porttest.Loopback(t)
 	started(t, variables)
 	for name, others := range map[string]map[string]string{
 		"health": {"AGENT_LISTEN": variables["AGENT_LISTEN"], "AGENT_DIR": "nowhere"},

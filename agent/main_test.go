@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/keyturn/keyturn/examples/porttest"
 )
 
 // asCommand makes the test binary behave as the agent does, for what only a process can show.
@@ -76,17 +78,6 @@ func leaveBehind(t testing.TB, dir, content string) (path string) {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// freePort returns an address that nobody listens on.
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // started runs an agent within this process until stop, which returns its exit code and what it logged.
@@ -214,7 +205,7 @@ func TestAnAgentWithoutAVaultServesTheLastGoodKey(t *testing.T) {
 		t.Run("on exit "+onExit, func(t *testing.T) {
 			dir, variables := nowhere(t)
 			path := leaveBehind(t, dir, canary)
-			variables["AGENT_LISTEN"], variables["AGENT_ON_EXIT"] = freePort(t), onExit
+			variables["AGENT_LISTEN"], variables["AGENT_ON_EXIT"] = porttest.Loopback(t), onExit
 			stop := started(t, variables)
 			if code, stdout, stderr := command(t, t.Context(), "health"); code != exitDone || stdout+stderr != "" {
 				t.Errorf("health: %d %q %q", code, stdout, stderr)
@@ -243,7 +234,7 @@ func TestAnAgentWithoutAVaultServesTheLastGoodKey(t *testing.T) {
 
 func TestHealthSaysWhatIsWrong(t *testing.T) {
 	_, variables := nowhere(t)
-	variables["AGENT_LISTEN"] = freePort(t)
+	variables["AGENT_LISTEN"] = porttest.Loopback(t)
 	environment(t, variables)
 	for _, name := range []string{"health", "status"} {
 		code, stdout, stderr := command(t, t.Context(), name)

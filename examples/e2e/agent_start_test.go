@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/keyturn/keyturn/examples/porttest"
 	"github.com/keyturn/keyturn/examples/vaulttest"
 )
 
@@ -58,9 +59,7 @@ func TestAVaultThatIsDownAtTheStartIsWaitedForAndNamedOnce(t *testing.T) {
 	if err != nil {
 		vaulttest.Missing(t, err)
 	}
-	l := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
-	listen := l.Addr().String()
-	l.Close()
+	listen := porttest.Loopback(t)
 	secret, value, token := unique(), newValue(), "keyturn-e2e-"+unique()
 	a := newAgent(t, []string{"VAULT_ADDR=http://" + listen}, file(t, token), "key="+secret)
 	a.failures(t, "unavailable", 3)

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyturn/keyturn/examples/porttest"
 	"github.com/keyturn/keyturn/examples/vaulttest"
 )
 
@@ -51,7 +52,7 @@ func newFaultProxy(t testing.TB, upstream string) *faultProxy {
 	eventually(t, "the fault proxy listens", func() bool { return strings.HasSuffix(p.stderr.String(), "\n") })
 	api := strings.TrimSpace(p.stderr.String()) + "/proxies"
 	var made struct{ Listen string }
-	body := proxyCall(t, http.MethodPost, api, map[string]any{"name": "vault", "listen": "127.0.0.1:0", "upstream": upstream, "enabled": true})
+	body := proxyCall(t, http.MethodPost, api, map[string]any{"name": "vault", "listen": porttest.Loopback(t), "upstream": upstream, "enabled": true})
 	if err := json.Unmarshal(body, &made); err != nil {
 		t.Fatal(err)
 	}

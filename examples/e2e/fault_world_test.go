@@ -17,6 +17,7 @@ import (
 
 	"github.com/keyturn/keyturn/app/gemini/geminitest"
 	"github.com/keyturn/keyturn/examples/internal/load"
+	"github.com/keyturn/keyturn/examples/porttest"
 	"github.com/keyturn/keyturn/examples/vaulttest"
 )
 
@@ -60,14 +61,14 @@ type world struct {
 // newWorld prepares all but agent and app.
 func newWorld(t *testing.T, s setting) *world {
 	t.Helper()
-	w := &world{t: t, uid: s.uid, file: cmp.Or(s.file, keyName), appListen: "127.0.0.1:0", secret: unique(), policy: unique(),
+	w := &world{t: t, uid: s.uid, file: cmp.Or(s.file, keyName), appListen: porttest.Loopback(t), secret: unique(), policy: unique(),
 		readable: map[string]bool{}, gemini: geminitest.NewServer(), build: ours.build}
 	t.Cleanup(w.gemini.Close)
 	if s.build != nil {
 		w.build = s.build
 	}
 	if s.ownVault {
-		w.vault = vaulttest.ForTest(t, vaulttest.Options{})
+		w.vault = vaulttest.ForTest(t, vaulttest.Options{Listen: porttest.Loopback(t)})
 	} else {
 		w.vault = plainVault(t)
 	}
@@ -187,7 +188,7 @@ func (w *world) startApp() {
 	w.t.Helper()
 	w.app = start(w.t, w.build(w.t, "app"), []string{"HOME=/nonexistent", "APP_LISTEN=" + w.appListen, "APP_KEY_FILE=" + w.path(),
 		"GOOGLE_GEMINI_BASE_URL=" + w.gemini.URL, "APP_MODEL=m", "APP_LOG_LEVEL=debug", "GOTRACEBACK=all"}, w.asOwner)
-	w.appListen = w.app.awaitLine(w.t, "started").Listen // where another one will be
+	w.app.awaitLine(w.t, "started")
 	w.appURL = "http://" + w.appListen
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/keyturn/keyturn/examples/porttest"
 )
 
 func write(t *testing.T, c *api.Client) {
@@ -26,7 +28,7 @@ func TestVaultIsSealedUnsealedAndStartedAgainInTheSamePlace(t *testing.T) {
 	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1")
 	t.Setenv("VAULT_NAMESPACE", "elsewhere")
 	var log bytes.Buffer
-	s := ForTest(t, Options{TLS: true, Log: &log})
+	s := ForTest(t, Options{TLS: true, Log: &log, Listen: porttest.Loopback(t)})
 	write(t, s.Client())
 	if err := s.Seal(t.Context()); err != nil {
 		t.Fatal(err)

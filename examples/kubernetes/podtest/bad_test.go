@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/keyturn/keyturn/examples/porttest"
 )
 
 func wrongRole(t *testing.T, w *world) {
@@ -44,7 +46,7 @@ func noToken(t *testing.T, w *world) {
 func noVault(t *testing.T, w *world) {
 	s := w.stage(t, "unreachable")
 	s.rotate(t)
-	address := freeAddress(t, s.host)
+	address := porttest.Reserve(t, s.host)
 	s.apply(t, overlay{of: "base", replicas: 1, agent: map[string]string{"VAULT_ADDR": "http://" + address}})
 	p := s.awaitReason(t, "no connection to Vault at "+address+": check VAULT_ADDR, and that Vault runs")
 	forward(t, address, strings.TrimPrefix(s.vault.Addr, "http://"))

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/app/gemini/geminitest"
+	"github.com/keyturn/keyturn/examples/porttest"
 	"github.com/keyturn/keyturn/examples/vaulttest"
 )
 
@@ -88,7 +89,7 @@ func (w *world) startVault(t *testing.T, dir string) {
 	if err != nil {
 		vaulttest.Missing(t, err)
 	}
-	w.vault = vaulttest.ForTest(t, vaulttest.Options{Binary: binary, Listen: freeAddress(t, w.host)})
+	w.vault = vaulttest.ForTest(t, vaulttest.Options{Binary: binary, Listen: porttest.Reserve(t, w.host)})
 	w.audit = filepath.Join(dir, "audit.log")
 	_, err = w.vault.Client().Logical().WriteWithContext(t.Context(), "sys/audit/file", map[string]any{"type": "file",
 		"options": map[string]string{"file_path": w.audit, "hmac_accessor": "false"}})
@@ -124,15 +125,6 @@ func (w *world) setUp(t *testing.T, namespace string) {
 	}
 }
 
-func freeAddress(t *testing.T, host string) string {
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		t.Fatalf("%v: is POD_TEST_HOST an address of this machine?", err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func (w *world) startGemini(t *testing.T) {
 	l, err := net.Listen("tcp", net.JoinHostPort(w.host, "0"))
 	if err != nil {
@@ -151,7 +143,7 @@ func (w *world) startGemini(t *testing.T) {
 
 // startProxy makes the API server's way to services and pods one of plain HTTP on loopback.
 func (w *world) startProxy(t *testing.T) {
-	address := freeAddress(t, "127.0.0.1")
+	address := porttest.Loopback(t)
 	_, port, _ := net.SplitHostPort(address)
 	cmd := w.command(context.Background(), w.kubectl, "proxy", "--port="+port)
 	ended := spawn(t, cmd)

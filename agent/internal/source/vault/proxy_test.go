@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/examples/porttest"
 )
 
 // proxy stands between a driver and Vault. It notes what is asked, and can hang, go away, or answer itself.
@@ -43,7 +45,7 @@ func startProxy(t testing.TB, target string) *proxy {
 		t.Fatal(err)
 	}
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
-	p := &proxy{t: t, addr: "127.0.0.1:0", forward: &httputil.ReverseProxy{
+	p := &proxy{t: t, addr: porttest.Loopback(t), forward: &httputil.ReverseProxy{
 		Rewrite:      func(r *httputil.ProxyRequest) { r.SetURL(u); r.Out.Host = u.Host },
 		Transport:    transport,
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
@@ -64,7 +66,7 @@ func (p *proxy) start() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.addr, p.server, p.served = l.Addr().String(), &http.Server{Handler: p, ConnState: p.note}, make(chan struct{})
+	p.server, p.served = &http.Server{Handler: p, ConnState: p.note}, make(chan struct{})
 	server, served := p.server, p.served
 	go func() {
 		defer close(served)
