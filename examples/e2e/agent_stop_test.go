@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/keyturn/keyturn/examples/lagtest"
 )
 
 // leaving is an agent that logged in by itself, and a Vault that tells when it gives its token back.
@@ -106,9 +108,9 @@ func TestASecondSignalKills(t *testing.T) {
 			if !a.runs() {
 				t.Fatal("the agent didn't wait for Vault's answer")
 			}
-			began := time.Now()
+			clock := lagtest.Start(t)
 			a.signal(signal)
-			if code, took := a.exit(t), time.Since(began); code == 0 || took > time.Second {
+			if code, took := a.exit(t), clock.Took(); code == 0 || took > time.Second {
 				t.Errorf("it ended after %v with exit code %d", took, code)
 			}
 			if killed := a.cmd.ProcessState.Sys().(syscall.WaitStatus).Signal(); killed != signal {
@@ -121,8 +123,8 @@ func TestASecondSignalKills(t *testing.T) {
 // A Vault that answers nothing delays the end by a few seconds, and the wipe not at all.
 func TestTheEndIsBoundedWhateverVaultDoes(t *testing.T) {
 	a := newLeaving(t, false)
-	began := time.Now()
-	if code, took := a.stop(t), time.Since(began); code != 0 || took > 6*time.Second {
+	clock := lagtest.Start(t)
+	if code, took := a.stop(t), clock.Took(); code != 0 || took > 6*time.Second {
 		t.Errorf("it ended after %v with exit code %d", took, code)
 	}
 	if left := <-a.revoking; len(left) > 0 {
@@ -141,16 +143,16 @@ func TestSlowClientsKeepNoFile(t *testing.T) {
 		}
 	}
 	a.metric(t, "keyturn_agent_ready", "") // answered after those have arrived
-	began := time.Now()
+	clock := lagtest.Start(t)
 	a.signal(syscall.SIGTERM)
 	eventually(t, "the files are gone", func() bool {
 		_, err := os.Lstat(a.path("key"))
 		return err != nil
 	})
-	if took := time.Since(began); took > 800*time.Millisecond {
+	if took := clock.Took(); took > 800*time.Millisecond {
 		t.Errorf("the files were there for another %v", took)
 	}
-	if code, took := a.exit(t), time.Since(began); code != 0 || took > 3*time.Second {
+	if code, took := a.exit(t), clock.Took(); code != 0 || took > 3*time.Second {
 		t.Errorf("it ended after %v with exit code %d", took, code)
 	}
 }
@@ -212,9 +214,9 @@ func TestThePlaceOfTheSocketIsTaken(t *testing.T) {
 			if err := replace(socket, func() error { return plant(socket) }); err != nil {
 				t.Fatal(err)
 			}
-			began := time.Now()
+			clock := lagtest.Start(t)
 			eventually(t, "the socket is back", answers)
-			if took := time.Since(began); took > time.Second {
+			if took := clock.Took(); took > time.Second {
 				t.Errorf("the socket was back after %v", took)
 			}
 			if code := a.stop(t); code != 0 {

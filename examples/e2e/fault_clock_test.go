@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/examples/lagtest"
 )
 
 // clockFaults happen to the time of day: to the one that agent and app see, and to the one that Vault dates versions by.
@@ -45,10 +47,10 @@ func jump(name, did string, by time.Duration) fault {
 		name: name, did: did, felt: never, lines: 3, setting: setting{appRole: true, build: withMovableClock},
 		strike: func(w *world) {
 			w.setClocks(by)
-			before, began := w.generation(), time.Now()
+			before, clock := w.generation(), lagtest.Start(w.t)
 			w.rotate()
 			eventually(w.t, "the next key is served", func() bool { return w.generation() > before })
-			if took, bound := time.Since(began), poll+recovery+slack(); took > bound {
+			if took, bound := clock.Took(), poll+recovery+slack(); took > bound {
 				w.t.Errorf("the next key is served after %v, want at most %v", took, bound)
 			}
 			w.seesClock(by, before+1)

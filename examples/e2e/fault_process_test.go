@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/examples/internal/load"
+	"github.com/keyturn/keyturn/examples/lagtest"
 )
 
 // processFaults happen to agent and app themselves.
@@ -110,10 +111,10 @@ func TestAgentAndAppMayStartInEitherOrder(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, setting{})
 			c.start(w)
-			began := time.Now()
+			began, clock := time.Now(), lagtest.Start(t)
 			w.serves()
 			took := time.Since(began)
-			if took > recovery+slack() {
+			if clock.Took() > recovery+slack() {
 				t.Errorf("it serves %v after the second has started", took)
 			}
 			records := load.Run(t.Context(), nil, load.Config{URL: w.appURL, Rate: rate, Limit: rate, Prompt: func(id int) string { return fmt.Sprint(id) }})
@@ -147,16 +148,16 @@ func TestAFleetDoesNotRushIntoAVaultThatComesBack(t *testing.T) {
 	}
 	<-time.After(out)
 	w.try(w.vault.Unseal(t.Context()))
-	back := time.Now()
+	back, clock := time.Now(), lagtest.Start(t)
 	for _, a := range fleet { // by their logs: to ask two hundred agents would take what they need themselves
 		a.awaitLine(t, "the store answers again")
 	}
-	took := time.Since(back)
+	took, own := time.Since(back), clock.Took()
 	busiest, bound := w.front.busiest(back.Add(-out/2), time.Now()), agents // a probe comes a second after the last one at the earliest
 	if busiest > bound {
 		t.Errorf("Vault got %d requests of %d agents in one second, want at most %d", busiest, agents, bound)
 	}
-	if took > recovery+slack() {
+	if own > recovery+slack() {
 		t.Errorf("the last agent is back after %v", took)
 	}
 	did := fmt.Sprintf("%d agents and one Vault, sealed for %.0f s: at most %d requests in any second around its return (bound: %d)", agents, out.Seconds(), busiest, bound)
