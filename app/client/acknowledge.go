@@ -23,7 +23,7 @@ type acknowledgement struct {
 func (c *Client) acknowledgeFirstUse(ctx context.Context) {
 	tick := time.NewTicker(recheck)
 	defer tick.Stop()
-	var said, doubted acknowledgement
+	var said acknowledgement
 	for {
 		select {
 		case <-c.firstUse:
@@ -43,10 +43,8 @@ func (c *Client) acknowledgeFirstUse(ctx context.Context) {
 		case err == nil:
 			c.counters.acknowledged.Add(1)
 			said = due
-		case errors.Is(err, sidecar.ErrReplaced) && due == doubted: // the file that it was replaced with comes by itself
+		case errors.Is(err, sidecar.ErrReplaced): // the file that it was replaced with comes by itself
 			said, err = due, nil
-		case errors.Is(err, sidecar.ErrReplaced): // an agent that has just renamed the file may not have noted it yet
-			doubted, err = due, nil
 		}
 		c.noteAgent(err)
 	}
