@@ -108,12 +108,14 @@ func kindOf(reason string) (kind Kind, known bool) {
 	return Unknown, false
 }
 
-// kindByStatus judges what has no reason that we know. A 403 that is no document of Google's comes from something on the way.
+// kindByStatus judges what has no reason that we know. What is no document of Google's comes from something on the way.
 func (e *apiError) kindByStatus(status int) Kind {
 	switch {
+	case e.Status == "":
+		return Unknown
 	case status == http.StatusUnauthorized, status == http.StatusForbidden && strings.HasPrefix(e.Message, leaked):
 		return Refused
-	case status == http.StatusForbidden && e.Status != "", status == http.StatusBadRequest && e.Status == "FAILED_PRECONDITION":
+	case status == http.StatusForbidden, status == http.StatusBadRequest && e.Status == "FAILED_PRECONDITION":
 		return Blocked
 	}
 	return Unknown

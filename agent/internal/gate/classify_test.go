@@ -62,6 +62,7 @@ var answers = []struct {
 	{"no key arrived", 403, body(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers", ""), Blocked, "HTTP 403"},
 	{"two credentials", 400, body(400, "INVALID_ARGUMENT", "Multiple authentication credentials received. Please pass only one.", ""),
 		Unknown, "HTTP 400"},
+	{"a 401 that is not Google's", 401, "<html>log in to the proxy</html>", Unknown, "HTTP 401"},
 	{"a 403 that is not Google's", 403, "<html>forbidden by the proxy</html>", Unknown, "HTTP 403"},
 	{"leaked, said by a prompt", 403, body(403, "PERMISSION_DENIED", "You wrote: Your API key was reported as leaked.", ""), Blocked, "HTTP 403"},
 	{"quota", 429, body(429, "RESOURCE_EXHAUSTED", "Resource has been exhausted (e.g. check quota).", ""), Unknown, "HTTP 429"},
