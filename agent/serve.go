@@ -59,7 +59,6 @@ func serve(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return listenError(err)
 	}
-	defer c.Gemini.Close()
 	memory, err := c.harden(dir)
 	if err != nil {
 		return errors.Join(err, listener.Close())

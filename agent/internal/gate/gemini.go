@@ -42,9 +42,6 @@ func NewGemini(baseURL string, allowHTTP bool) (*Gemini, error) {
 	return &Gemini{strings.TrimRight(baseURL, "/") + "/v1beta/models?pageSize=1", client()}, nil
 }
 
-// Close closes the idle connections.
-func (g *Gemini) Close() { g.client.CloseIdleConnections() }
-
 func client() *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true

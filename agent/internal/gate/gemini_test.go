@@ -59,7 +59,6 @@ func probe(t *testing.T, url string) Answer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer g.Close()
 	return g.Probe(t.Context(), secret.New([]byte(canary)))
 }
 
@@ -169,7 +168,6 @@ func TestAnEndedContextEndsAProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer g.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if a := g.Probe(ctx, secret.New([]byte(canary))); a.Kind != Unknown || a.Reason != "no answer in time" {
