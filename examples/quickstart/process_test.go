@@ -196,10 +196,13 @@ func TestTheRealAPIIsAskedRarely(t *testing.T) {
 	if err := os.WriteFile(keys, []byte("first-of-mine\nsecond-of-mine\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := start(t, []string{"GEMINI_API_KEYS_FILE=" + keys, "GOOGLE_GEMINI_BASE_URL=" + api.URL}, prebuilt(t))
+	args := prebuilt(t)
+	began := time.Now()
+	s := start(t, []string{"GEMINI_API_KEYS_FILE=" + keys, "GOOGLE_GEMINI_BASE_URL=" + api.URL}, args)
 	if code := s.end(t); code != exitDone {
 		t.Errorf("exit code %d:\n%s", code, s.out)
 	}
+	most := max(12, 1+int(time.Since(began).Seconds())) // once a second, also on a machine that takes long for each rotation
 	calls, first, second := 0, 0, 0
 	for c, n := range api.Counts() {
 		if c.Method == "models" {
@@ -213,7 +216,7 @@ func TestTheRealAPIIsAskedRarely(t *testing.T) {
 			second += n
 		}
 	}
-	if calls > 12 || first == 0 || second == 0 {
+	if calls > most || first == 0 || second == 0 {
 		t.Errorf("%d calls, %d with the first key, %d with the second", calls, first, second)
 	}
 	if out := s.out.String(); !strings.Contains(out, "the real API") || !strings.Contains(out, "generation 2 > 3") || strings.Contains(out, "of-mine") {
