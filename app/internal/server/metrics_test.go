@@ -5,6 +5,7 @@ import (
 	"iter"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -84,7 +85,9 @@ func (s *stuck) Status() client.Status {
 func TestAScrapeTooManyIsAProblem(t *testing.T) {
 	c := &stuck{asked: make(chan struct{}), tell: make(chan struct{})}
 	url := host(t, c) + "/metrics"
-	scrapes := make(chan answer)
+	tell := sync.OnceFunc(func() { close(c.tell) })
+	t.Cleanup(tell)
+	scrapes := make(chan answer, 2)
 	for range 2 {
 		go func() { scrapes <- get(t, url) }()
 		<-c.asked
@@ -92,7 +95,7 @@ func TestAScrapeTooManyIsAProblem(t *testing.T) {
 	if p := get(t, url).problem(t); p.Status != 503 || p.Type != server.TypePrefix+"overload" || p.RetryAfter != 1 {
 		t.Errorf("%+v", p)
 	}
-	close(c.tell)
+	tell()
 	for range 2 {
 		if a := <-scrapes; a.status != 200 {
 			t.Errorf("%d %s", a.status, a.body)
