@@ -104,7 +104,7 @@ func (p *problems) logger(w io.Writer, level, format string) *slog.Logger {
 	if l.UnmarshalText([]byte(p.oneOf("AGENT_LOG_LEVEL", strings.ToLower(level), "debug", "info", "warn", "error"))) == nil {
 		options.Level = l
 	}
-	if p.oneOf("AGENT_LOG_FORMAT", format, "json", "text") == "text" {
+	if p.oneOf("AGENT_LOG_FORMAT", strings.ToLower(format), "json", "text") == "text" {
 		return slog.New(slog.NewTextHandler(w, &options))
 	}
 	return slog.New(slog.NewJSONHandler(w, &options))

@@ -10,12 +10,12 @@ import (
 
 // inFlight bounds what the calls that run weigh together, in bytes; a call that would be too much is refused. The unit is a
 // byte of a prompt: while Gemini thinks about it some 4 bytes are resident with generative-ai-go and 5.5 with genai, which
-// hold it twice or more, and as much garbage. So 6 MiB cost up to 35 MiB. With the 18 of an app at rest that is less than the
-// 64 that docker-compose.yml allows. Measured: 57 MiB with 50 prompts of 1 MiB, and without this bound 280.
-const inFlight = 6 << 20
+// hold it twice or more, and as much garbage. So 12 MiB cost up to 66 MiB. With the 18 of an app at rest that is less than the
+// 128 that docker-compose.yml and examples/kubernetes allow.
+const inFlight = 12 << 20
 
 // callWeight is what a call weighs beside its prompt: with its goroutines and its two connections it takes some 50 KiB. So
-// there are at most 512 calls. Measured: 60 MiB with 1000 short prompts, and without this bound 73.
+// there are at most 1024 calls.
 const callWeight = 12 << 10
 
 // load is what a call weighs.

@@ -44,7 +44,7 @@ func TestPromptsThatWaitForGeminiHaveABound(t *testing.T) {
 		k := newThinker()
 		url, _, _ := serveInBubble(t, &k.fake, func(*server.Config) {})
 		url += "/v1/generate"
-		answers := make(chan answer, 600)
+		answers := make(chan answer, 1200)
 		ask := func(n int, body string) {
 			for range n {
 				go func() { answers <- post(t, url, body) }()
@@ -63,7 +63,7 @@ func TestPromptsThatWaitForGeminiHaveABound(t *testing.T) {
 		}
 
 		ask(20, ofLength(mebibyte-100))
-		if n, bytes := refused(), k.bytes.Load(); n != 15 || bytes > 6*mebibyte {
+		if n, bytes := refused(), k.bytes.Load(); n != 9 || bytes > 12*mebibyte {
 			t.Errorf("of 20 that are large %d are refused, and %d bytes wait", n, bytes)
 		}
 		ask(100, question)
@@ -87,9 +87,9 @@ func TestPromptsThatWaitForGeminiHaveABound(t *testing.T) {
 		}
 
 		k.answer = make(chan struct{})
-		ask(600, question)
-		if n := refused(); n < 88 || n > 100 {
-			t.Errorf("of 600 calls %d are refused", n)
+		ask(1200, question)
+		if n := refused(); n < 176 || n > 190 {
+			t.Errorf("of 1200 calls %d are refused", n)
 		}
 		close(k.answer)
 		synctest.Wait()
@@ -105,9 +105,9 @@ func TestAPromptWeighsWhatItTakesWhateverItIs(t *testing.T) {
 		unknown    bool // how long it is
 		fit        int64
 	}{
-		{"large", ofLength(mebibyte - 100), false, 5},
-		{"of a length that nobody has told", question, true, 5},
-		{"of what takes six bytes in JSON", `{"prompt":"` + strings.Repeat("<", mebibyte/2) + `"}`, false, 1},
+		{"large", ofLength(mebibyte - 100), false, 11},
+		{"of a length that nobody has told", question, true, 11},
+		{"of what takes six bytes in JSON", `{"prompt":"` + strings.Repeat("<", mebibyte/2) + `"}`, false, 3},
 		{"the most that there can be", `{"prompt":"` + strings.Repeat("&", mebibyte-100) + `"}`, false, 1},
 		{"one byte too long", ofLength(mebibyte - 12), false, 0},
 		{"no prompt", `{}`, false, 0},
@@ -116,7 +116,7 @@ func TestAPromptWeighsWhatItTakesWhateverItIs(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				k := newThinker()
 				url, _, _ := serveInBubble(t, &k.fake, func(*server.Config) {})
-				for range 10 { // one after the other, as far as they are answered
+				for range 12 { // one after the other, as far as they are answered
 					var body io.Reader = strings.NewReader(test.body)
 					if test.unknown {
 						body = io.MultiReader(body)
