@@ -24,7 +24,7 @@ const (
 	// connections bounds the callers that are connected at once; further ones wait in the socket's queue.
 	connections = 64
 	// watch is how often the socket is looked after: whoever replaces the directory takes it away.
-	watch = 500 * time.Millisecond
+	watch = 400 * time.Millisecond
 	// farewell bounds the wait for requests that are under way at the end, or when the socket was taken away.
 	farewell = 500 * time.Millisecond
 	// apart is how far apart two sockets are made, however often one is taken away.

@@ -3,7 +3,7 @@ package server
 import (
 	"context"
 	"errors"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -32,7 +32,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		ReadTimeout:       30 * time.Second, // of a request; its answer has none
 		IdleTimeout:       90 * time.Second,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          log.New(errorLog{s.Log}, "", 0),
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelWarn),
 	}
 	broken := make(chan struct{})
 	var stopping sync.WaitGroup
@@ -44,7 +44,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		}
 		s.drain(server, cut)
 	})
-	err := server.Serve(netutil.LimitListener(&acceptor{Listener: l, log: s.Log}, connections))
+	err := server.Serve(netutil.LimitListener(patiently(l, s.Log), connections))
 	close(broken)
 	stopping.Wait()
 	if errors.Is(err, http.ErrServerClosed) {

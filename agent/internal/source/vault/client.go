@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -107,13 +106,7 @@ func newTransport() *http.Transport {
 // stand where its path belongs.
 func environmentError(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		which := "one of VAULT_CAPATH, VAULT_CLIENT_CERT, VAULT_CLIENT_KEY"
-		for _, name := range []string{api.EnvVaultCAPath, api.EnvVaultClientCert, api.EnvVaultClientKey} {
-			if os.Getenv(name) == e.Path {
-				which = name
-			}
-		}
-		return fmt.Errorf("%s leads to nothing that can be read (%w): write a path there", which, e.Err)
+		return fmt.Errorf("VAULT_CAPATH, VAULT_CLIENT_CERT or VAULT_CLIENT_KEY leads to nothing that can be read (%w): write a path there", e.Err)
 	}
 	if _, ok := errors.AsType[*url.Error](err); ok {
 		return errors.New("VAULT_ADDR, VAULT_AGENT_ADDR or VAULT_PROXY_ADDR is not a URL: write https://HOST:8200")
