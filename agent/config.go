@@ -28,7 +28,7 @@ type variables struct {
 	AuthRole     string `split_words:"true" desc:"the role to log in as; kubernetes needs one"`
 	TokenFile    string `split_words:"true" desc:"the token, for token (default: .vault-token in the home directory)"`
 	RoleIDFile   string `split_words:"true" default:"/etc/keyturn/role-id" desc:"the role-id, for approle"`
-	SecretIDFile string `split_words:"true" default:"/etc/keyturn/secret-id" desc:"the secret-id, plain or response-wrapped, for approle"`
+	SecretIDFile string `split_words:"true" default:"/etc/keyturn/secret-id" desc:"the secret-id, plain or response-wrapped, for approle; none if the file is missing"`
 	JWTFile      string `split_words:"true" default:"/var/run/secrets/kubernetes.io/serviceaccount/token" desc:"the token, for kubernetes and jwt"`
 	PollInterval string `split_words:"true" default:"15s" desc:"mean time between two reads of a secret"`
 	Listen       string `default:"127.0.0.1:9180" desc:"where /livez /readyz /metrics answer"`

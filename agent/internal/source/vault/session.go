@@ -103,7 +103,7 @@ func (s *session) renew(ctx context.Context, c *client) (bool, error) {
 	}
 	after := answer.Auth.life()
 	s.life.Store(after)
-	return after.ends.IsZero() || after.span > before.span/10*9, nil
+	return after.span > before.span/10*9, nil
 }
 
 const (

@@ -85,7 +85,7 @@ func (s *Source) tell(e ending, fresh *session) {
 	}
 	s.log.Log(context.Background(), level, "logged in to Vault", "method", string(s.config.Auth), "mount", s.config.AuthMount)
 	if fresh.opaque && !same {
-		s.log.Warn("the token may not look itself up, so when it ends isn't known and it isn't renewed: give it Vault's default policy if it ends")
+		s.log.Warn("the token may not look itself up, so when it ends isn't known and it isn't renewed: give it Vault's default policy if it ends, or another token if it has ended")
 	}
 	fresh.waning = same && (e.session.waning || e.cause == expiring)
 	if fresh.waning && !e.session.waning {
@@ -108,10 +108,16 @@ type doubt struct {
 	wait time.Duration
 }
 
-// worthTrying reports whether a live session that was denied something is old enough to be replaced.
+// worthTrying reports whether a live session that was denied something is old enough to be replaced. One whose token Vault
+// tells nothing of may be dead: it is replaced once its file holds another.
 func (s *Source) worthTrying(session *session) bool {
 	if s.config.Auth == Token && s.config.Token != "" {
 		return false
+	}
+	if session.opaque {
+		if token, err := credential("AGENT_TOKEN_FILE", s.config.TokenFile); err == nil && token != session.token {
+			return true
+		}
 	}
 	now, d := time.Now(), &s.doubt
 	if d.wait == 0 || now.Sub(d.at) > 4*maxPatience {

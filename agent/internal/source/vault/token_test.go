@@ -117,6 +117,18 @@ func TestATokenThatMayNotLookItselfUpReadsAllTheSame(t *testing.T) {
 	}
 }
 
+// Of a token that may not look itself up, a Vault before 1.17 tells nobody that it is dead.
+func TestATokenOfWhichNothingIsKnownIsReplacedOnceItsFileHoldsAnother(t *testing.T) {
+	v := realVault(t)
+	t.Setenv("VAULT_ADDR", v.Addr)
+	path, policyName := secretFor(t, v)
+	tokenFile := file(t, newToken(t, v, api.TokenCreateRequest{Policies: []string{"nothing"}, NoDefaultPolicy: true}))
+	s := open(t, Config{Auth: Token, TokenFile: tokenFile})
+	checkKind(t, s, path, source.Denied)
+	rewrite(t, tokenFile, newToken(t, v, api.TokenCreateRequest{Policies: []string{policyName}}))
+	expect(t, s, path, "one")
+}
+
 // A path that is denied for good costs a login now and then, and no line of the log.
 func TestALoginForADeniedPathIsNoLineOfTheLog(t *testing.T) {
 	v := realVault(t)
