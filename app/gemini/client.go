@@ -67,7 +67,7 @@ func (c *client) Stream(ctx context.Context, prompt string) iter.Seq2[string, er
 				yield("", this.failStream(ctx, err))
 				return
 			}
-			if piece.finish != "" {
+			if piece.finish != "" && !finished { // an endpoint may go on saying so
 				finished = true
 				this.tail.finish(this.cancel)
 			}

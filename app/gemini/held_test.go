@@ -1,6 +1,7 @@
 package gemini
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -11,10 +12,10 @@ import (
 	"time"
 )
 
-// held is an answer whose body says text and then goes on without saying anything, until the request ends.
+// held is an answer whose body says text and then goes on saying more, or white space, until the request ends.
 type held struct {
-	status int
-	text   string
+	status     int
+	text, more string
 }
 
 func (h held) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -25,7 +26,7 @@ func (h held) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		select {
 		case <-time.After(300 * time.Millisecond):
-			return copy(p, " "), nil
+			return copy(p, cmp.Or(h.more, " ")), nil
 		case <-r.Context().Done():
 			return 0, r.Context().Err()
 		}
@@ -39,7 +40,7 @@ type reader func(p []byte) (int, error)
 func (f reader) Read(p []byte) (int, error) { return f(p) }
 
 // eachHeld runs the test in a bubble for each SDK, with a client that gets that answer in the form that the SDK asks for.
-func eachHeld(t *testing.T, status int, text string, test func(t *testing.T, sdk SDK, c Client)) {
+func eachHeld(t *testing.T, h held, test func(t *testing.T, sdk SDK, c Client)) {
 	for _, sdk := range SDKs() {
 		synctest.Test(t, func(t *testing.T) {
 			b, err := New(t.Context(), Config{SDK: sdk})
@@ -48,37 +49,49 @@ func eachHeld(t *testing.T, status int, text string, test func(t *testing.T, sdk
 			}
 			b.http.Transport.(*carrier).next = roundTrip(func(r *http.Request) (*http.Response, error) {
 				if r.URL.Query().Get("alt") == "sse" {
-					return held{status, "data: " + strings.Trim(text, "[]") + "\r\n\r\n"}.RoundTrip(r)
+					return held{h.status, event(h.text), event(h.more)}.RoundTrip(r)
 				}
-				return held{status, text}.RoundTrip(r)
+				return h.RoundTrip(r)
 			})
 			test(t, sdk, b.Client(newKey(t, canary)))
 		})
 	}
 }
 
+// event is the server-sent event of what stands in a JSON array.
+func event(text string) string {
+	if text == "" {
+		return ""
+	}
+	return "data: " + strings.Trim(text, "[],") + "\r\n\r\n"
+}
+
 // However the endpoint holds the body open, whoever asked has the whole answer.
 func TestAnEndpointThatDoesNotEndItsStreamHoldsNobody(t *testing.T) {
 	const last = `{"candidates":[{"content":{"parts":[{"text":"one"}]},"finishReason":"STOP"}]}`
+	const empty = `{"candidates":[{"finishReason":"STOP"}]}`
 	const failure = `{"error":{"code":503,"status":"UNAVAILABLE"}}`
 	for _, test := range []struct {
-		text string
-		want Fault
-		took time.Duration
+		text, more string
+		want       Fault
+		took       time.Duration
 	}{
-		{"[" + last + "]", "", rest},
-		{"[" + last, "", rest},
-		{"[" + failure + "]", FaultUnavailable, 0},
-		{"[" + failure, FaultUnavailable, 0},
+		{"[" + last + "]", "", "", rest},
+		{"[" + last, "", "", rest},
+		{"[" + last, "," + empty, "", rest},
+		{"[" + failure + "]", "", FaultUnavailable, 0},
+		{"[" + failure, "", FaultUnavailable, 0},
 	} {
-		eachHeld(t, 200, test.text, func(t *testing.T, sdk SDK, c Client) {
+		eachHeld(t, held{200, test.text, test.more}, func(t *testing.T, sdk SDK, c Client) {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
+			defer cancel()
 			began, err := time.Now(), error(nil)
-			for _, err = range c.Stream(t.Context(), "hello") {
+			for _, err = range c.Stream(ctx, "hello") {
 				time.Sleep(time.Hour) // the caller's own time doesn't count
 			}
 			took := time.Since(began) - time.Hour
 			if FaultOf(err) != test.want || (err == nil) != (test.want == "") || took != test.took {
-				t.Errorf("%s, %s: %v after %v", sdk, test.text, err, took)
+				t.Errorf("%s, %s%s: %v after %v", sdk, test.text, test.more, err, took)
 			}
 		})
 	}
@@ -87,7 +100,7 @@ func TestAnEndpointThatDoesNotEndItsStreamHoldsNobody(t *testing.T) {
 // An error is told by its status at least, long before the caller's patience ends.
 func TestAnErrorWhoseBodyStallsIsToldByItsStatus(t *testing.T) {
 	for text, status := range map[string]int{"x": 503, `{"error":{"code":400,`: 400, `<html>`: 401} {
-		eachHeld(t, status, text, func(t *testing.T, sdk SDK, c Client) {
+		eachHeld(t, held{status: status, text: text}, func(t *testing.T, sdk SDK, c Client) {
 			want := classify(status, 0, nil, "").Fault
 			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 			defer cancel()
@@ -114,7 +127,7 @@ func TestAnErrorWhoseBodyStallsIsToldByItsStatus(t *testing.T) {
 // What was read before the body stalled may be the whole error.
 func TestAnErrorThatIsWholeBeforeItsBodyStallsIsReadAsSuch(t *testing.T) {
 	const whole = `{"error":{"code":400,"details":[{"reason":"API_KEY_INVALID"}]}}`
-	eachHeld(t, 400, whole, func(t *testing.T, sdk SDK, c Client) {
+	eachHeld(t, held{status: 400, text: whole}, func(t *testing.T, sdk SDK, c Client) {
 		if _, err := c.Generate(t.Context(), "hello"); FaultOf(err) != FaultKey {
 			t.Errorf("%s: %v", sdk, err)
 		}
