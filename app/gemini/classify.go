@@ -27,8 +27,8 @@ func classify(status int, wait time.Duration, body []byte, key string) *Error {
 		return w.judge(status, wait, key)
 	}
 	fault := faultOfStatus(status, "", "")
-	if status == http.StatusUnauthorized && len(bytes.TrimSpace(body)) > 0 {
-		fault = FaultConfig // something on the way wants a login of its own, and says nothing of the key
+	if status == http.StatusUnauthorized && len(bytes.TrimSpace(body)) == 0 {
+		fault = FaultKey // it may have been Google's: nothing says otherwise
 	}
 	return &Error{Fault: fault, Status: status, Message: strangeAnswer(status), RetryAfter: wait}
 }
@@ -111,10 +111,11 @@ const (
 
 // faultOfStatus judges by status and wording. A 403 is the key's fault only in the one wording that says so: an unknown
 // one, a denied project and "unregistered callers" (something on the way took the header off) are for a person to mend.
-// So are a redirect, and a second credential, which only something on the way can have added.
+// So are a redirect, a second credential, which only something on the way can have added, and a 401 without Google's
+// status: something on the way wants a login of its own.
 func faultOfStatus(status int, rpc, message string) Fault {
 	switch {
-	case status == http.StatusUnauthorized:
+	case status == http.StatusUnauthorized && rpc != "":
 		return FaultKey
 	case status == http.StatusForbidden && strings.HasPrefix(message, leakedMessage):
 		return FaultKey
@@ -122,7 +123,8 @@ func faultOfStatus(status int, rpc, message string) Fault {
 		return FaultQuota
 	case status >= 500, status == http.StatusRequestTimeout:
 		return FaultUnavailable
-	case status == http.StatusForbidden, status == http.StatusProxyAuthRequired, status < 400:
+	case status < 400, status == http.StatusUnauthorized, status == http.StatusForbidden,
+		status == http.StatusProxyAuthRequired:
 		return FaultConfig
 	case status == http.StatusBadRequest && (rpc == rpcPrecondition || strings.HasPrefix(message, twoKeysMessage)):
 		return FaultConfig

@@ -66,6 +66,8 @@ var answers = []struct {
 	{"unknown 401", 401, nil, ``, gemini.Error{Fault: gemini.FaultKey, Status: 401}},
 	{"login page of a proxy", 401, nil, "<html>log in first</html>", gemini.Error{Fault: gemini.FaultConfig, Status: 401}},
 	{"login of a gateway", 401, nil, `{"message":"Unauthorized"}`, gemini.Error{Fault: gemini.FaultConfig, Status: 401}},
+	{"login of a gateway in Google's form", 401, nil, `{"error":{"code":401,"message":"Unauthorized"}}`,
+		gemini.Error{Fault: gemini.FaultConfig, Status: 401}},
 	{"code that is a word", 400, nil, `{"error":{"code":"invalid_request","message":"no"}}`,
 		gemini.Error{Fault: gemini.FaultRequest, Status: 400}},
 	{"error in an array", 400, nil, `[{"error":{"code":400,"status":"INVALID_ARGUMENT","details":[{"reason":"API_KEY_INVALID"}]}}]`,
