@@ -1,6 +1,8 @@
 package server
 
 import (
+	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -24,17 +26,38 @@ type load struct {
 	held int64
 }
 
-// take adds n, or what is left of inFlight for one call, and reports whether there was room for it.
+// take adds n and reports whether there was room for it. If there was none the call weighs nothing any more: those
+// that arrive together would all be refused.
 func (l *load) take(n int64) bool {
-	n = min(n, inFlight-l.held) // the largest must be possible, alone
 	if !l.all.TryAcquire(n) {
+		l.release()
 		return false
 	}
 	l.held += n
 	return true
 }
 
-func (l *load) release() { l.all.Release(l.held) }
+func (l *load) release() {
+	l.all.Release(l.held)
+	l.held = 0
+}
+
+// weighed is a body that weighs what has been read of it: what is announced and doesn't come keeps nobody out.
+type weighed struct {
+	io.Reader
+	load *load
+}
+
+var errNoRoom = errors.New("there is no room for the body")
+
+// Read implements io.Reader. It returns errNoRoom if there is none for what it read.
+func (w weighed) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	if !w.load.take(int64(n)) {
+		return 0, errNoRoom
+	}
+	return n, err
+}
 
 // growth is by how many bytes a prompt grows when it is written as JSON in the way of encoding/json, as genai does.
 func growth(prompt string) int64 {

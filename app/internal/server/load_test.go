@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/keyturn/keyturn/app/client"
 	"github.com/keyturn/keyturn/app/internal/server"
+	"github.com/keyturn/keyturn/examples/pipetest"
 )
 
 // thinker is a client whose calls end only when the test says so.
@@ -106,7 +108,9 @@ func TestAPromptWeighsWhatItTakesWhateverItIs(t *testing.T) {
 		fit        int64
 	}{
 		{"large", ofLength(mebibyte - 100), false, 11},
-		{"of a length that nobody has told", question, true, 11},
+		{"small", question, false, 12},
+		{"small, of a length that nobody has told", question, true, 12},
+		{"large, of a length that nobody has told", ofLength(mebibyte - 100), true, 11},
 		{"of what takes six bytes in JSON", `{"prompt":"` + strings.Repeat("<", mebibyte/2) + `"}`, false, 3},
 		{"the most that there can be", `{"prompt":"` + strings.Repeat("&", mebibyte-100) + `"}`, false, 1},
 		{"one byte too long", ofLength(mebibyte - 12), false, 0},
@@ -145,4 +149,50 @@ func TestAPromptWeighsWhatItTakesWhateverItIs(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Twelve connections that announced a body and sent none kept everybody out for as long as a request may take to arrive.
+func TestABodyWeighsWhatHasArrivedOfIt(t *testing.T) {
+	for _, test := range []struct {
+		name          string
+		callers, sent int   // bytes, by each of them
+		fit           int64 // prompts of a quarter of a mebibyte, beside them
+	}{
+		{"nothing", 100, 0, 41},
+		{"some of it", 100, 50_000, 23},
+		{"more than there is room for, by seven who are refused", 20, 900_000, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newThinker()
+				url, _, _ := serveInBubble(t, &k.fake, func(*server.Config) {})
+				for range test.callers {
+					breakOff(t, url, test.sent)
+				}
+				for range 48 {
+					go post(t, url+"/v1/generate", ofLength(mebibyte/4))
+					synctest.Wait()
+				}
+				if n := k.running.Load(); n != test.fit {
+					t.Errorf("%d at once, want %d", n, test.fit)
+				}
+				close(k.answer)
+				synctest.Wait()
+			})
+		})
+	}
+}
+
+// breakOff announces a body of a mebibyte and sends n bytes of it.
+func breakOff(t *testing.T, url string, n int) {
+	conn, err := pipetest.Dial(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_, err = fmt.Fprintf(conn, "POST /v1/generate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", mebibyte, ofLength(mebibyte)[:n])
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
 }

@@ -20,22 +20,15 @@ import (
 // maxBody bounds a request's body, in bytes: some 200,000 words.
 const maxBody = 1 << 20
 
-// prompt reads the prompt of r, which weighs until l is released.
+// prompt reads the prompt of r. What has been read weighs until l is released.
 func (s *Server) prompt(l *load, w http.ResponseWriter, r *http.Request) (string, *Problem) {
 	if p := checkHeader(r.Header); p != nil {
 		return "", p
 	}
-	length, body := r.ContentLength, http.MaxBytesReader(w, r.Body, maxBody)
-	if length < 0 || length > maxBody {
-		length = maxBody
-	}
-	if !l.take(callWeight + length) {
+	body := http.MaxBytesReader(w, r.Body, maxBody)
+	prompt, p := readPrompt(l, body)
+	if p != nil && p.outcome == overload {
 		io.Copy(io.Discard, body) // whoever still writes when the connection ends may not see the answer
-		return "", overloaded("as many calls run")
-	}
-	prompt, p := readPrompt(body)
-	if p == nil && !l.take(growth(prompt)) {
-		p = overloaded("as many calls run")
 	}
 	return prompt, p
 }
@@ -51,8 +44,11 @@ func checkHeader(h http.Header) *Problem {
 }
 
 // readPrompt reads the one JSON document that body must be, to its end: only then does net/http notice a caller who leaves.
-func readPrompt(body io.Reader) (string, *Problem) {
-	text, err := io.ReadAll(body)
+func readPrompt(l *load, body io.Reader) (string, *Problem) {
+	if !l.take(callWeight) {
+		return "", unread(errNoRoom)
+	}
+	text, err := io.ReadAll(weighed{body, l})
 	if err != nil {
 		return "", unread(err)
 	}
@@ -62,12 +58,17 @@ func readPrompt(body io.Reader) (string, *Problem) {
 		return "", plain(http.StatusBadRequest, `the body must be one JSON object, {"prompt":"…"}, with no other field, in Unicode as UTF-8`)
 	case prompt == "":
 		return "", plain(http.StatusBadRequest, `the "prompt" is missing or empty`)
+	case !l.take(growth(prompt)):
+		return "", unread(errNoRoom)
 	}
 	return prompt, nil
 }
 
-// unread says why a body could not be read.
+// unread says why a body could not be read, or kept.
 func unread(err error) *Problem {
+	if errors.Is(err, errNoRoom) {
+		return overloaded("as many calls run")
+	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return plain(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", maxBody))
 	}
