@@ -102,3 +102,38 @@ func TestGoodAndBadAnswersInTurnAreOneTrouble(t *testing.T) {
 		}
 	})
 }
+
+// One overload, and then only calls without a name for the host: the log told only of the overload.
+func TestTheLogSaysWhenAnotherReasonHasTakenOver(t *testing.T) {
+	overloaded := &gemini.Error{Fault: gemini.FaultUnavailable, Status: 503, Message: "The model is overloaded."}
+	for _, test := range []struct {
+		name    string
+		reasons []*gemini.Error // in turn, but the last goes on
+		want    int             // lines in ten minutes with a call a second
+	}{
+		{"one for all", []*gemini.Error{notThere}, 1},
+		{"one after another", []*gemini.Error{overloaded, notThere}, 2},
+		{"another for a moment", []*gemini.Error{notThere, overloaded, notThere}, 1},
+		{"in turn", slices.Repeat([]*gemini.Error{overloaded, notThere}, 300), 10},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := 0
+				c := &fake{generate: func(context.Context, string) (client.Answer, error) {
+					n++
+					return client.Answer{}, test.reasons[min(n, len(test.reasons))-1]
+				}}
+				var log page
+				url, _, _ := serveInBubble(t, c, logTo(&log))
+				for range 600 {
+					post(t, url+"/v1/generate", question)
+					time.Sleep(time.Second)
+				}
+				lines := slices.Collect(strings.Lines(log.String()))
+				if last := lines[len(lines)-1]; len(lines) != test.want || !strings.Contains(last, notThere.Message) {
+					t.Errorf("%d lines, want %d; the last is %s", len(lines), test.want, last)
+				}
+			})
+		})
+	}
+}
