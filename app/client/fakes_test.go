@@ -46,6 +46,17 @@ func (a *api) refuse(err error, keys ...string) {
 
 func (a *api) accept(keys ...string) { a.refuse(nil, keys...) }
 
+// flap makes api refuse key every so many calls and probes.
+func (a *api) flap(key string, every int) {
+	n := 0
+	a.say(key, func() error {
+		if n++; n%every == 0 {
+			return invalid
+		}
+		return nil
+	})
+}
+
 // say makes api answer calls with key as f says, one at a time.
 func (a *api) say(key string, f func() error) {
 	a.mu.Lock()

@@ -1,22 +1,19 @@
 package client_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/keyturn/keyturn/app/sidecar"
 )
 
 // Some front ends know a brand-new key already, and some don't.
 func TestAKeyThatFlapsHarmsNobody(t *testing.T) {
 	story(t, func(r *rig) {
-		n := 0
-		r.api.say("new", func() error {
-			if n++; n%2 == 0 {
-				return invalid
-			}
-			return nil
-		})
+		r.api.flap("new", 2)
 		r.put("old", 1)
 		r.put("new", 2)
 		on := map[uint64]int{}
@@ -44,13 +41,7 @@ func TestAKeyThatFlapsHarmsNobody(t *testing.T) {
 func TestAKeyThatFlapsForMinutesIsAskedAboutAndLoggedSeldom(t *testing.T) {
 	const minutes = 5
 	story(t, func(r *rig) {
-		n := 0
-		r.api.say("only", func() error {
-			if n++; n%10 == 0 {
-				return invalid
-			}
-			return nil
-		})
+		r.api.flap("only", 10)
 		r.put("only", 1)
 		for r.elapsed() < minutes*time.Minute {
 			r.ask(1)
@@ -59,13 +50,32 @@ func TestAKeyThatFlapsForMinutesIsAskedAboutAndLoggedSeldom(t *testing.T) {
 		if s := r.Status(); s.Waited < minutes*50 {
 			r.Errorf("%+v; most requests that were refused had to wait for the probe", s)
 		}
-		const atOnce, aMinute = 16, 12 // what a key that is refused for good costs as well
-		if n := len(r.agent.refreshes()); n > atOnce+minutes*aMinute {
-			r.Errorf("the agent was asked %d times in %d minutes", n, minutes)
-		}
+		r.wantAskedSeldom()
 		r.wantLogged("Gemini refuses the key", minutes)
 		r.wantLogged("level=", minutes+1) // and that it was swapped
 	})
+}
+
+// What the agent was asked in vain until then must not delay the question that counts.
+func TestAKeyThatFlappedAndIsRevokedAsTheNextIsWrittenHarmsNobody(t *testing.T) {
+	for offset := range 20 {
+		story(t, func(r *rig) {
+			r.api.flap("only", 10)
+			r.put("only", 1)
+			for r.elapsed() < 2*time.Minute+time.Duration(offset)*260*time.Millisecond {
+				r.ask(1)
+				r.sleep(50 * time.Millisecond)
+			}
+			r.agent.set(func(a *agent) {
+				a.refresh = func(context.Context) (sidecar.Refreshed, error) {
+					go r.file.put(r, "next", 2)
+					return outcomePublished, nil
+				}
+			})
+			r.api.refuse(invalid, "only")
+			r.ask(2)
+		})
+	}
 }
 
 // A list of models that takes a key which no model takes must not make the client ready ever anew.
@@ -96,8 +106,14 @@ func TestAProbeThatRequestsRefuteIsMadeEverLessOftenAndLoggedSeldom(t *testing.T
 		if n := strings.Count(r.log.String(), "level="); n > 3*minutes+1 {
 			r.Errorf("%d lines in %d minutes:\n%s", n, minutes, r.log)
 		}
-		if n := len(r.agent.refreshes()); n > 16+minutes*12 {
-			r.Errorf("the agent was asked %d times in %d minutes", n, minutes)
-		}
+		r.wantAskedSeldom()
 	})
+}
+
+// wantAskedSeldom asserts that the agent was asked sixteen times, and once a second, at most.
+func (r *rig) wantAskedSeldom() {
+	r.Helper()
+	if n := len(r.agent.refreshes()); n > 16+int(r.elapsed()/time.Second) {
+		r.Errorf("the agent was asked %d times in %v", n, r.elapsed())
+	}
 }

@@ -12,9 +12,9 @@ const (
 	// The agent is asked again after a time that doubles between these two: the write may reach the store's node a moment
 	// after the old key died.
 	minRefresh, maxRefresh = 50 * time.Millisecond, 5 * time.Second
-	// spree is how many refreshes the waits alone bound; beyond that, one generation gets one each maxRefresh. A key that is
-	// refused for good never gets that far.
-	spree = 16
+	// spree is how many refreshes the waits alone bound; beyond that, one generation gets one each instalment, which leaves a
+	// request's patience time for what it brings. A key that is refused for good never gets that far.
+	spree, instalment = 16, time.Second
 	// refreshTimeout bounds one refresh: a hung agent must not keep the app from asking the next one.
 	refreshTimeout = 2 * time.Second
 	// A key in doubt is probed four times a second at first, since one that was just made is refused for some seconds and is
@@ -96,7 +96,7 @@ func (c *Client) refreshWhenRefused(ctx context.Context) {
 	}
 }
 
-// expense is what the refreshes for one generation have cost: each is paid off within maxRefresh, one after the other.
+// expense is what the refreshes for one generation have cost: each is paid off within an instalment, one after the other.
 type expense struct {
 	generation uint64
 	paid       time.Time // when all of them will be
@@ -107,14 +107,14 @@ func (e *expense) wait(generation uint64) time.Duration {
 	if e.generation != generation {
 		*e = expense{generation: generation}
 	}
-	return time.Until(e.paid.Add(-(spree - 1) * maxRefresh))
+	return time.Until(e.paid.Add(-(spree - 1) * instalment))
 }
 
 func (e *expense) add() {
 	if now := time.Now(); e.paid.Before(now) {
 		e.paid = now
 	}
-	e.paid = e.paid.Add(maxRefresh)
+	e.paid = e.paid.Add(instalment)
 }
 
 // refresh asks once, on behalf of the generation with that number, if it is still current and refused.
