@@ -116,6 +116,26 @@ func TestADoubtThatComesBackIsNewDoubt(t *testing.T) {
 	})
 }
 
+// So is one that is refused after hours without a request, of which only a probe was accepted.
+func TestADoubtThatComesBackAfterHoursIsNewDoubt(t *testing.T) {
+	story(t, func(r *rig) {
+		r.put("only", 1)
+		r.api.refuse(invalid, "only")
+		r.askRefused()
+		r.sleep(40 * time.Second)
+		r.api.accept("only")
+		r.sleep(2 * time.Hour)
+		r.wantReady(true)
+		r.api.say("only", func() error {
+			r.api.says["only"] = nil // one front end refuses it once
+			return invalid
+		})
+		before := r.elapsed()
+		r.ask(1)
+		r.wantElapsed(before + 250*time.Millisecond)
+	})
+}
+
 // What the log leaves out must not be what lasts.
 func TestAFailureThatLastsIsLoggedHoweverSoonItCameBack(t *testing.T) {
 	story(t, func(r *rig) {

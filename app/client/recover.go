@@ -150,7 +150,7 @@ func (c *Client) probeInDoubt(ctx context.Context) {
 		if !ok {
 			return
 		}
-		if d.of != number || !c.holds(number, isHollow) {
+		if d.of != number || !c.holds(number, isHollow) || time.Since(d.probed) > quiet {
 			d = doubt{of: number, began: time.Now(), wait: minProbe}
 		}
 		if c.holds(number, isRefused) && !c.lasts(ctx, d.wait, number, inDoubt) { // it was refused a moment ago
@@ -163,18 +163,20 @@ func (c *Client) probeInDoubt(ctx context.Context) {
 	}
 }
 
-// doubt is of one generation. One that comes back although probes were accepted, before any request was, is the same one.
+// doubt is of one generation. One that comes back although probes were accepted, before any request was, is the same one,
+// if it does soon.
 type doubt struct {
-	of    uint64
-	began time.Time
-	wait  time.Duration // before the next probe
+	of            uint64
+	began, probed time.Time     // the latter is when the last probe was made
+	wait          time.Duration // before the next one
 }
 
 func isHollow(g *generation) bool { return g.hollow.Load() }
 
-// next returns how long to wait between the probe that was just made and the next one.
+// next notes that a probe was just made, and returns how long to wait between it and the next one.
 func (d *doubt) next() time.Duration {
-	if time.Since(d.began) > eager {
+	d.probed = time.Now()
+	if d.probed.Sub(d.began) > eager {
 		d.wait = min(2*d.wait, maxProbe)
 	}
 	return d.wait

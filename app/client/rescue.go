@@ -17,7 +17,8 @@ const (
 	patience = 2 * time.Second
 	// reruns is how often a request is run again at most.
 	reruns = 2
-	// quiet is for how long the log doesn't say again of one generation that its key is refused, or that requests fail.
+	// quiet is for how long the log doesn't say again of one generation that its key is refused, or that requests fail; and
+	// how long after its last probe a doubt that comes back is the same one.
 	quiet = time.Minute
 	// A generation has proven itself after that many successes over that time; its predecessor may go then.
 	provenSuccesses, provenTime = 100, time.Minute
