@@ -166,13 +166,13 @@ func (f *front) given() []string {
 	return slices.Collect(maps.Keys(f.tokens))
 }
 
-// busiest returns the most requests that have arrived within any second of a time.
+// busiest returns the most requests that have arrived within any second that lies in a time.
 func (f *front) busiest(from, to time.Time) (most int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	first := 0
 	for i, at := range f.arrivals {
-		for at.Sub(f.arrivals[first]) >= time.Second {
+		for f.arrivals[first].Before(from) && first < i || at.Sub(f.arrivals[first]) >= time.Second {
 			first++
 		}
 		if !at.Before(from) && at.Before(to) {
