@@ -35,7 +35,7 @@ func (p *patient) Accept() (net.Conn, error) {
 		return conn, err
 	}
 	log := p.log.With("listener", p.Addr().String())
-	log.Warn("no connection can be accepted; trying again", "reason", reason(err))
+	log.Warn("no connection can be accepted; trying again", "reason", Reason(err))
 	for wait := shortest; err != nil; wait = min(2*wait, longest) {
 		select {
 		case <-time.After(wait):
@@ -56,8 +56,9 @@ func (p *patient) Close() error {
 	return p.Listener.Close()
 }
 
-// reason strips the operation and the address from err.
-func reason(err error) string {
+// Reason returns what err says without operations, addresses and names, which differ between attempts: of what the system
+// refused, its own words alone.
+func Reason(err error) string {
 	if code, ok := errors.AsType[syscall.Errno](err); ok {
 		return code.Error()
 	}

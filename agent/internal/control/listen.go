@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -60,20 +59,12 @@ func (s *Server) await(ctx context.Context, path string, locked func() bool) *ne
 		if err == nil {
 			return l
 		}
-		if reason := reason(err); reason != said {
+		if reason := accept.Reason(err); reason != said {
 			said = reason
 			s.log.Warn("the socket can't be made; trying again", "path", path, "reason", reason)
 		}
 	}
 	return nil
-}
-
-// reason strips the operations and names from err: a temporary name is another each time.
-func reason(err error) string {
-	if code, ok := errors.AsType[syscall.Errno](err); ok {
-		return code.Error()
-	}
-	return err.Error()
 }
 
 // serve answers on l until ctx ends or l's socket is no longer the one at path. It waits for the requests
