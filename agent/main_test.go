@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -18,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/keyturn/keyturn/examples/logtest"
 	"github.com/keyturn/keyturn/examples/porttest"
 )
 
@@ -31,28 +31,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// buffer is a bytes.Buffer that many may write to.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // command runs the agent's command line within this process.
 func command(t testing.TB, ctx context.Context, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	var out, err buffer
+	var out, err logtest.Page
 	code = exitCode(run(ctx, args, os.Environ(), &out, &err), &err)
 	return code, out.String(), err.String()
 }
@@ -85,7 +67,7 @@ func started(t testing.TB, variables map[string]string) (stop func() (code int, 
 	t.Helper()
 	environ := environment(t, variables)
 	ctx, cancel := context.WithCancel(context.Background())
-	var logs buffer
+	var logs logtest.Page
 	code := make(chan int, 1)
 	go func() { code <- exitCode(run(ctx, nil, environ, io.Discard, &logs), &logs) }()
 	stop = sync.OnceValues(func() (int, string) {

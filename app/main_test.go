@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/keyturn/keyturn/app/gemini/geminitest"
+	"github.com/keyturn/keyturn/examples/logtest"
 )
 
 func TestMain(m *testing.M) {
@@ -128,7 +129,7 @@ func TestAStaticKeyServesWithoutAFile(t *testing.T) {
 // process is an app that runs within the test.
 type process struct {
 	address string
-	stderr  *page
+	stderr  *logtest.Page
 	stop    func() error // as SIGTERM does; it waits, and returns what run did
 }
 
@@ -137,7 +138,7 @@ func start(t *testing.T, pairs ...string) *process {
 	t.Helper()
 	environ := environment(t, append(pairs, "APP_LISTEN=127.0.0.1:0")...)
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &process{stderr: &page{}}
+	p := &process{stderr: &logtest.Page{}}
 	done := make(chan error, 1)
 	go func() { done <- run(ctx, nil, environ, io.Discard, p.stderr) }()
 	p.stop = sync.OnceValue(func() error { cancel(); return <-done })
@@ -199,22 +200,4 @@ func eventually(t *testing.T, what string, holds func() bool) {
 		case <-tick.C:
 		}
 	}
-}
-
-// page is a log that may be read while it is written.
-type page struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (p *page) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.b.Write(b)
-}
-
-func (p *page) String() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.b.String()
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/app/gemini"
 	"github.com/keyturn/keyturn/app/gemini/geminitest"
 	"github.com/keyturn/keyturn/app/sidecar"
+	"github.com/keyturn/keyturn/examples/logtest"
 )
 
 const (
@@ -53,7 +54,7 @@ type real struct {
 	api   *geminitest.Server
 	file  *file
 	agent *agent
-	log   *page
+	log   *logtest.Page
 }
 
 func eachSDK(t *testing.T, test func(t *testing.T, r *real)) {
@@ -65,7 +66,7 @@ func eachSDK(t *testing.T, test func(t *testing.T, r *real)) {
 // newReal returns a client that has had the old key, which works, and has no other.
 func newReal(t *testing.T, sdk gemini.SDK) *real {
 	t.Helper()
-	r := &real{api: geminitest.NewServer(), file: newFile(), agent: &agent{}, log: &page{}}
+	r := &real{api: geminitest.NewServer(), file: newFile(), agent: &agent{}, log: &logtest.Page{}}
 	backend, err := gemini.New(t.Context(), gemini.Config{SDK: sdk, BaseURL: r.api.URL})
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package client_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/keyturn/keyturn/app/client"
 	"github.com/keyturn/keyturn/app/sidecar"
+	"github.com/keyturn/keyturn/examples/logtest"
 )
 
 // instances returns two that differ, which only sockets do; nobody listens on them.
@@ -42,7 +42,7 @@ type rig struct {
 	api   *api
 	file  *file
 	agent *agent
-	log   *page
+	log   *logtest.Page
 	start time.Time
 	anew  sidecar.Instance // another one than the agent's
 
@@ -59,7 +59,7 @@ func begin(t *testing.T, withAgent bool, tell func(r *rig)) {
 	t.Helper()
 	first, second := instances(t)
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{T: t, api: newAPI(), file: newFile(), agent: &agent{instance: first}, log: &page{}, start: time.Now(), anew: second}
+		r := &rig{T: t, api: newAPI(), file: newFile(), agent: &agent{instance: first}, log: &logtest.Page{}, start: time.Now(), anew: second}
 		config := client.Config{Keys: r.file, Backend: r.api, Log: slog.New(slog.NewTextHandler(r.log, nil))}
 		if withAgent {
 			config.Agent = r.agent
@@ -158,22 +158,4 @@ func (r *rig) wantLogged(text string, want int) {
 	if got := strings.Count(r.log.String(), text); got != want {
 		r.Errorf("%q was logged %d times, want %d:\n%s", text, got, want, r.log)
 	}
-}
-
-// page is a log that may be read while it is written.
-type page struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (p *page) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.b.Write(b)
-}
-
-func (p *page) String() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.b.String()
 }

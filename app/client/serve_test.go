@@ -13,6 +13,7 @@ import (
 	"github.com/keyturn/keyturn/app/client"
 	"github.com/keyturn/keyturn/app/gemini"
 	"github.com/keyturn/keyturn/app/keyfile"
+	"github.com/keyturn/keyturn/examples/logtest"
 )
 
 func TestARequestFinishesOnTheKeyThatItBeganWith(t *testing.T) {
@@ -255,7 +256,7 @@ func TestNeitherTheStatusNorTheLogHoldsAKey(t *testing.T) {
 		r.put(canary, 1)
 		r.api.refuse(invalid, canary)
 		r.askRefused()
-		var b page
+		var b logtest.Page
 		slog.New(slog.NewTextHandler(&b, nil)).Info("status", "status", r.Status())
 		if strings.Contains(r.log.String()+b.String(), canary) {
 			r.Errorf("the key came out:\n%s%s", r.log, &b)

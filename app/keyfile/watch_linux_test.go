@@ -1,7 +1,6 @@
 package keyfile
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +17,8 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
+
+	"github.com/keyturn/keyturn/examples/logtest"
 )
 
 func TestADirectoryThatDoesNotExistYet(t *testing.T) {
@@ -245,21 +246,8 @@ func TestWithoutInotifyKeysComeAndTheLogSaysSoOnce(t *testing.T) {
 }
 
 // lines is a log that a test may read while it is written to.
-type lines struct {
-	mu  sync.Mutex
-	log bytes.Buffer
-}
+type lines struct{ logtest.Page }
 
 func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.log.Write(b)
-}
-
-func (l *lines) lines() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Split(strings.TrimSpace(l.log.String()), "\n")
-}
+func (l *lines) lines() []string { return strings.Split(strings.TrimSpace(l.String()), "\n") }

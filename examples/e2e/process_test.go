@@ -8,16 +8,17 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyturn/keyturn/examples/logtest"
 )
 
 // process is a program that a test started. It ends with the test at the latest.
 type process struct {
 	cmd    *exec.Cmd
-	stderr *buffer
+	stderr *logtest.Page
 	ended  chan struct{} // closed once it has been waited for
 }
 
@@ -27,7 +28,7 @@ const canary = "canary-"
 // start starts the program at path with environ and nothing else of the caller's. An option may change the command.
 func start(t testing.TB, path string, environ []string, options ...func(*exec.Cmd)) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(path), stderr: &buffer{}, ended: make(chan struct{})}
+	p := &process{cmd: exec.Command(path), stderr: &logtest.Page{}, ended: make(chan struct{})}
 	p.cmd.Env = append([]string{"GORACE=atexit_sleep_ms=0"}, environ...)
 	p.cmd.Dir = "/"
 	p.cmd.Stdout, p.cmd.Stderr = p.stderr, p.stderr
@@ -153,24 +154,6 @@ func (p *process) awaitLine(t testing.TB, msg string) (found logged) {
 		return false
 	})
 	return found
-}
-
-// buffer is a bytes.Buffer that is safe for concurrent use.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // nobody is who runs what is tested with other permissions than ours.

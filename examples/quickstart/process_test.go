@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/keyturn/keyturn/app/gemini/geminitest"
+	"github.com/keyturn/keyturn/examples/logtest"
 	"github.com/keyturn/keyturn/examples/vaulttest"
 )
 
@@ -54,7 +55,7 @@ func build() (err error) {
 // show is one quickstart as a process, with places of its own for all that it leaves.
 type show struct {
 	cmd    *exec.Cmd
-	out    *output
+	out    *logtest.Page
 	ended  chan error
 	places []string
 }
@@ -69,7 +70,7 @@ func start(t *testing.T, environ, args []string, change ...func(*exec.Cmd)) *sho
 		t.Skipf("NOT TESTED, there is no /dev/shm: %v", err)
 	}
 	t.Cleanup(func() { os.RemoveAll(memory) })
-	s := &show{out: &output{}, ended: make(chan error, 1), places: []string{memory, t.TempDir()}}
+	s := &show{out: &logtest.Page{}, ended: make(chan error, 1), places: []string{memory, t.TempDir()}}
 	s.cmd = exec.Command(filepath.Join(binaries.dir, "quickstart"), args...)
 	s.cmd.Env = append(os.Environ(), append(environ, "VAULT_BIN="+binaries.vault, "XDG_RUNTIME_DIR="+memory, "TMPDIR="+s.places[1])...)
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.out
@@ -148,24 +149,6 @@ func mentioning(text string) []string {
 		}
 	}
 	return all
-}
-
-// output is a buffer that is safe for concurrent use.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }
 
 func TestTheDemoShowsEachRotationAndLeavesNothing(t *testing.T) {

@@ -1,19 +1,20 @@
 package turn_test
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/keyturn/keyturn/agent/internal/gate"
 	"github.com/keyturn/keyturn/agent/internal/secret"
 	"github.com/keyturn/keyturn/agent/internal/source"
+	"github.com/keyturn/keyturn/examples/logtest"
 )
 
 // fakeStore is a store in memory: a source.Source, a source.Keeper and a source.Historian. It is zero-latency unless told.
@@ -325,28 +326,16 @@ func (g *fakeGemini) asked() []probe {
 }
 
 // logs collects log lines.
-type logs struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
+type logs struct{ logtest.Page }
 
 // lines returns the messages so far, each with its reason, and forgets them.
 func (l *logs) lines() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	var lines []string
-	for _, line := range bytes.Split(bytes.TrimSpace(l.b.Bytes()), []byte("\n")) {
+	for line := range strings.Lines(l.Take()) {
 		var entry struct{ Msg, Reason string }
-		if json.Unmarshal(line, &entry) == nil {
+		if json.Unmarshal([]byte(line), &entry) == nil {
 			lines = append(lines, entry.Msg+": "+entry.Reason)
 		}
 	}
-	l.b.Reset()
 	return lines
 }

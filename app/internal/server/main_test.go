@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 
 	"github.com/keyturn/keyturn/app/client"
 	"github.com/keyturn/keyturn/app/internal/server"
+	"github.com/keyturn/keyturn/examples/logtest"
 	"github.com/keyturn/keyturn/examples/pipetest"
 )
 
@@ -162,23 +161,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// page is a log that may be read while it is written.
-type page struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (p *page) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.b.Write(b)
-}
-
-func (p *page) String() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.b.String()
-}
+type page struct{ logtest.Page }
 
 var errUnknown = errors.New("something that no package promises")
 

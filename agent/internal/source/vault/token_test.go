@@ -1,37 +1,23 @@
 package vault
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/vault/api"
 
 	"github.com/keyturn/keyturn/agent/internal/source"
+	"github.com/keyturn/keyturn/examples/logtest"
 )
 
 // logs is what a driver logs at level info and above.
-type logs struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
+type logs struct{ logtest.Page }
 
-func (l *logs) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *logs) count(what string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), what)
-}
+func (l *logs) count(what string) int { return strings.Count(l.String(), what) }
 
 // openLogged is open with what is logged.
 func openLogged(t testing.TB, c Config) (*Source, *logs) {
